@@ -1,0 +1,151 @@
+package dirtymap
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// chunkExtents is how many extents share a chunk: with 64 KiB extents, 8 MiB of
+// the LUN cost three quarters of a KiB while they are owned.
+const chunkExtents = 128
+
+// chunk has the dirty blocks of chunkExtents neighbouring extents, and when each
+// was last written.
+type chunk struct {
+	dirty   []atomic.Uint64 // bit (extent in chunk × blocks per extent + block)
+	touched []atomic.Uint32 // Map.clock at the extent's last write; 0: never in this tenure
+	blocks  atomic.Int32    // how many bits of dirty are set
+	owned   int             // extents owned; the engine's
+}
+
+// Tick moves the clock that dates writes. Its unit is the engine's.
+func (m *Map) Tick(now uint32) { m.clock.Store(now) }
+
+// DirtyBlocks is the number of blocks that wait for being copied, less those
+// that a copy has taken.
+func (m *Map) DirtyBlocks() int64 { return m.dirty.Load() }
+
+// Own makes room for an owned extent's dirty blocks. Engine only, before a
+// command can enter to write.
+func (m *Map) Own(ext uint64) {
+	p := &m.chunks[ext/chunkExtents]
+	c := p.Load()
+	if c == nil {
+		perExtent := int(m.geo.ExtentSize / BlockSize)
+		c = &chunk{
+			dirty:   make([]atomic.Uint64, (chunkExtents*perExtent+63)/64),
+			touched: make([]atomic.Uint32, chunkExtents),
+		}
+		p.Store(c)
+	}
+	c.owned++
+	c.touched[ext%chunkExtents].Store(0)
+}
+
+// Disown forgets an extent's dirty blocks when its tenure is over. Engine only,
+// with no command inside that writes.
+func (m *Map) Disown(ext uint64) {
+	m.TakeDirty(ext)
+	p := &m.chunks[ext/chunkExtents]
+	if c := p.Load(); c != nil {
+		if c.owned--; c.owned == 0 {
+			p.Store(nil)
+		}
+	}
+}
+
+// Wrote sets blocks dirty: n of them from first on, in an owned extent that the
+// caller has entered, after they were written and before that is acknowledged.
+func (m *Map) Wrote(ext uint64, first, n int) {
+	c := m.chunks[ext/chunkExtents].Load()
+	c.touched[ext%chunkExtents].Store(max(m.clock.Load(), 1))
+	m.setDirty(c, ext, first, n)
+}
+
+// SetDirty puts blocks back that a copy had taken. Engine only.
+func (m *Map) SetDirty(ext uint64, blocks Mask) {
+	c := m.chunks[ext/chunkExtents].Load()
+	for first, n := range blocks.Runs {
+		m.setDirty(c, ext, first, n)
+	}
+}
+
+func (m *Map) setDirty(c *chunk, ext uint64, first, n int) {
+	perExtent := int(m.geo.ExtentSize / BlockSize)
+	at := int(ext%chunkExtents)*perExtent + first
+	added := 0
+	for n > 0 {
+		k := min(n, 64-at%64)
+		set := ^uint64(0) >> (64 - k) << (at % 64)
+		added += bits.OnesCount64(set &^ c.dirty[at/64].Or(set))
+		at, n = at+k, n-k
+	}
+	if added > 0 {
+		c.blocks.Add(int32(added))
+		m.dirty.Add(int64(added))
+	}
+}
+
+// Dirty is the extent's set of dirty blocks.
+func (m *Map) Dirty(ext uint64) Mask { return m.dirtyBits(ext, false) }
+
+// TakeDirty is Dirty, and clears the set. A block that is written from then on
+// is dirty again.
+func (m *Map) TakeDirty(ext uint64) Mask { return m.dirtyBits(ext, true) }
+
+func (m *Map) dirtyBits(ext uint64, take bool) (set Mask) {
+	c := m.chunks[ext/chunkExtents].Load()
+	if c == nil {
+		return set
+	}
+	perExtent := int(m.geo.ExtentSize / BlockSize)
+	at := int(ext%chunkExtents) * perExtent
+	if perExtent >= 64 {
+		for i := range perExtent / 64 {
+			if take {
+				set[i] = c.dirty[at/64+i].Swap(0)
+			} else {
+				set[i] = c.dirty[at/64+i].Load()
+			}
+		}
+	} else {
+		mine := ^uint64(0) >> (64 - perExtent) << (at % 64)
+		var w uint64
+		if take {
+			w = c.dirty[at/64].And(^mine)
+		} else {
+			w = c.dirty[at/64].Load()
+		}
+		set[0] = w & mine >> (at % 64)
+	}
+	if n := set.Count(); take && n > 0 {
+		c.blocks.Add(int32(-n))
+		m.dirty.Add(int64(-n))
+	}
+	return set
+}
+
+// Touched is the clock at the extent's last write in this tenure; 0: none.
+func (m *Map) Touched(ext uint64) uint32 {
+	if c := m.chunks[ext/chunkExtents].Load(); c != nil {
+		return c.touched[ext%chunkExtents].Load()
+	}
+	return 0
+}
+
+// NextDirty is the first extent at or behind from that has dirty blocks; false:
+// none up to the end of the LUN.
+func (m *Map) NextDirty(from uint64) (uint64, bool) {
+	for i := from / chunkExtents; i < uint64(len(m.chunks)); i++ {
+		c := m.chunks[i].Load()
+		if c == nil || c.blocks.Load() == 0 {
+			continue
+		}
+		for ext := max(from, i*chunkExtents); ext < (i+1)*chunkExtents; ext++ {
+			if !m.Dirty(ext).Empty() {
+				return ext, true
+			}
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,104 @@
+// Package sam holds the words that a SCSI transport and a SCSI device server
+// share (SAM-5): a command with its data buffers and its outcome, an I_T nexus,
+// a task management function. target/iscsi speaks them from below, target/scsi
+// from above; neither imports the other.
+package sam
+
+import "context"
+
+// Status is a SCSI status code (SAM-5 5.3.1).
+type Status byte
+
+// The status codes in use.
+const (
+	Good                Status = 0x00
+	CheckCondition      Status = 0x02
+	ConditionMet        Status = 0x04
+	Busy                Status = 0x08
+	ReservationConflict Status = 0x18
+	TaskSetFull         Status = 0x28
+	TaskAborted         Status = 0x40
+)
+
+// Command is one SCSI command on its way through. The transport fills in the
+// first part, calls Nexus.Prepare, gets the buffers ready, calls Nexus.Execute,
+// and sends what the second part says. Commands are reused: no field outlives
+// the response.
+type Command struct {
+	LUN [8]byte // as on the wire (SAM-5 4.7)
+	Tag uint32  // for log lines
+	CDB []byte  // 16 bytes, or up to 260 with an extended CDB; read only
+
+	// ExpectIn and ExpectOut are the initiator's expected data transfer lengths,
+	// in bytes, for each direction. At most one of them is not 0.
+	ExpectIn, ExpectOut uint32
+
+	// Ctx ends when the command is aborted, or its session goes. Execute then
+	// returns as soon as it can; its outcome is thrown away.
+	Ctx context.Context
+
+	// WantOut and WantIn are set by Prepare: how many bytes of Data-Out the
+	// command takes, and how many bytes of Data-In it can give at most. The
+	// transport then provides
+	//	Out: the first min(WantOut, ExpectOut) bytes of the initiator's data;
+	//	In:  a buffer of min(WantIn, ExpectIn) bytes.
+	// Neither is ever more than MaxTransfer of the device.
+	WantOut, WantIn uint32
+	Out, In         []byte
+
+	// The outcome. InLen is how many bytes of In count. Needed is how many bytes
+	// the command as its CDB stands transfers, whatever the initiator expects:
+	// from it and ExpectIn or ExpectOut the transport reckons the residual
+	// (RFC 7143 section 11.4.5).
+	Status Status
+	Sense  []byte // fixed format (SPC-4 4.5.3) with CheckCondition; at most 252 bytes
+	InLen  uint32
+	Needed uint32
+}
+
+// TaskFunction is a task management function (SAM-5 7.1).
+type TaskFunction byte
+
+// The functions, numbered as in RFC 7143 section 11.5.1.
+const (
+	AbortTask        TaskFunction = 1
+	AbortTaskSet     TaskFunction = 2
+	ClearACA         TaskFunction = 3
+	ClearTaskSet     TaskFunction = 4
+	LogicalUnitReset TaskFunction = 5
+	TargetWarmReset  TaskFunction = 6
+	TargetColdReset  TaskFunction = 7
+)
+
+// InitiatorPort names an initiator port (SAM-5 4.6.9, RFC 7143 section 4.4.1.5).
+type InitiatorPort struct {
+	Name string // iSCSI name
+	ISID [6]byte
+}
+
+// Target is a SCSI target device with its logical units.
+type Target interface {
+	// NewNexus opens an I_T nexus between an initiator port and the target port of
+	// the given portal group tag. The same initiator port may come again after its
+	// nexus was closed, and finds its unit attentions as SAM-5 says.
+	NewNexus(from InitiatorPort, portalGroup uint16) Nexus
+}
+
+// Nexus is an I_T nexus. Its methods may be called concurrently.
+type Nexus interface {
+	// Prepare looks at a command before any of its data is taken, checks its CDB,
+	// and sets WantOut and WantIn. False: the command has ended already, with the
+	// outcome set (no such LUN, illegal CDB, unit attention, LBA out of range …).
+	Prepare(c *Command) bool
+	// Execute carries a prepared command out and sets the outcome. It blocks for
+	// as long as the medium needs; many commands of a nexus run at once.
+	Execute(c *Command)
+	// HasLUN tells whether the logical unit exists.
+	HasLUN(lun [8]byte) bool
+	// Reset is told of a LogicalUnitReset, TargetWarmReset or TargetColdReset when
+	// the transport has aborted the commands that it ends; it sets up the unit
+	// attentions. It returns false for a logical unit that does not exist.
+	Reset(f TaskFunction, lun [8]byte) bool
+	// Close ends the nexus.
+	Close()
+}
