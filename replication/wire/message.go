@@ -161,3 +161,6 @@ func (*JoinDone) Kind() Kind     { return KindJoinDone }
 func (*Refuse) Kind() Kind       { return KindRefuse }
 func (*Ping) Kind() Kind         { return KindPing }
 func (*Pong) Kind() Kind         { return KindPong }
+
+// MaxBulkStreams bounds the bulk streams of a connection.
+const MaxBulkStreams = 16
