@@ -13,12 +13,15 @@ const chunkExtents = 128
 // was last written.
 type chunk struct {
 	dirty   []atomic.Uint64 // bit (extent in chunk × blocks per extent + block)
-	touched []atomic.Uint32 // Map.clock at the extent's last write; 0: never in this tenure
+	touched []atomic.Uint32 // Map.clock at the extent's last write; with unwritten set, at the tenure's beginning
 	blocks  atomic.Int32    // how many bits of dirty are set
 	owned   int             // extents owned; the engine's
 }
 
-// Tick moves the clock that dates writes. Its unit is the engine's.
+// unwritten in chunk.touched says that nothing was written in this tenure.
+const unwritten = 1 << 31
+
+// Tick moves the clock that dates writes, in the engine's unit; below 1<<31.
 func (m *Map) Tick(now uint32) { m.clock.Store(now) }
 
 // DirtyBlocks is the number of blocks that wait for being copied, less those
@@ -39,7 +42,7 @@ func (m *Map) Own(ext uint64) {
 		p.Store(c)
 	}
 	c.owned++
-	c.touched[ext%chunkExtents].Store(0)
+	c.touched[ext%chunkExtents].Store(m.clock.Load() | unwritten)
 }
 
 // Disown forgets an extent's dirty blocks when its tenure is over. Engine only,
@@ -58,7 +61,7 @@ func (m *Map) Disown(ext uint64) {
 // caller has entered, after they were written and before that is acknowledged.
 func (m *Map) Wrote(ext uint64, first, n int) {
 	c := m.chunks[ext/chunkExtents].Load()
-	c.touched[ext%chunkExtents].Store(max(m.clock.Load(), 1))
+	c.touched[ext%chunkExtents].Store(m.clock.Load() &^ unwritten)
 	m.setDirty(c, ext, first, n)
 }
 
@@ -125,12 +128,32 @@ func (m *Map) dirtyBits(ext uint64, take bool) (set Mask) {
 	return set
 }
 
-// Touched is the clock at the extent's last write in this tenure; 0: none.
-func (m *Map) Touched(ext uint64) uint32 {
-	if c := m.chunks[ext/chunkExtents].Load(); c != nil {
-		return c.touched[ext%chunkExtents].Load()
+// Touched is the clock at an owned extent's last write in this tenure; when
+// nothing was written, at the tenure's beginning.
+func (m *Map) Touched(ext uint64) (at uint32, written bool) {
+	c := m.chunks[ext/chunkExtents].Load()
+	if c == nil {
+		return 0, false
 	}
-	return 0
+	t := c.touched[ext%chunkExtents].Load()
+	return t &^ unwritten, t&unwritten == 0
+}
+
+// NextOwned is the first OWNED extent at or behind from. False: none up to the end
+// of the LUN. Engine only.
+func (m *Map) NextOwned(from uint64) (uint64, bool) {
+	for i := from / chunkExtents; i < uint64(len(m.chunks)); i++ {
+		c := m.chunks[i].Load()
+		if c == nil {
+			continue
+		}
+		for ext := max(from, i*chunkExtents); ext < min((i+1)*chunkExtents, m.geo.Extents()); ext++ {
+			if m.State(ext)&Held != 0 {
+				return ext, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // NextDirty is the first extent at or behind from that has dirty blocks; false:

@@ -1,0 +1,278 @@
+package coherence
+
+import (
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// Event is something that happened; Step applies it.
+type Event interface{ event() }
+
+// Events from the host side.
+type (
+	// Want says that the host command Op waits for extents that Map.Enter refused.
+	// It holds no extent and is not between Begin and End while it waits. For each
+	// extent it gets one Admit. Op numbers are the owner's and are not used again.
+	Want struct {
+		Op      uint64
+		Extents dirtymap.Range
+		Write   bool
+	}
+	// Sync says that the host command Op waits for everything that was written
+	// here before to be durable, in a way that outlives an operating system crash
+	// (SYNCHRONIZE CACHE, FUA). It gets one Admit.
+	Sync struct{ Op uint64 }
+	// Cancel takes back what Op still waits for. An Admit for it may have been
+	// given already and must be undone by the owner.
+	Cancel struct{ Op uint64 }
+	// Drained says that Map.Exit returned true for Extent.
+	Drained struct{ Extent uint64 }
+	// Quiet says that Map.End returned true.
+	Quiet struct{}
+)
+
+// Events from the peer.
+type (
+	// Connected says that the link is up, with this many bulk streams.
+	Connected struct{ Streams int }
+	// Disconnected says that the link is down; nothing sent before arrives later.
+	Disconnected struct{}
+	// Received is a message from the control stream, JoinMap excepted.
+	Received struct{ Msg wire.Message }
+	// ReceivedBulk is a message from a bulk stream, counted from 0.
+	ReceivedBulk struct {
+		Stream int
+		Msg    wire.Message
+	}
+	// PeerStates is a piece of the peer's planes, out of its JoinMap messages:
+	// durable states of the extents from First on, in ascending order, no gaps.
+	PeerStates struct {
+		First  uint64
+		States []dirtymap.State // read only during Step
+	}
+)
+
+// Events that say how an action with a Token went. Err ends the action; what it
+// means is said at each action.
+type (
+	// Done ends Log, Flush and Store.
+	Done struct {
+		Token uint64
+		Err   error
+	}
+	// Collected ends Collect.
+	Collected struct {
+		Token  uint64
+		Blocks wire.Blocks // as asked: Present equals Collect.Blocks
+		Err    error
+	}
+	// CopyRead ends ReadCopy: the blocks as asked, in the same order.
+	CopyRead struct {
+		Token uint64
+		Items []wire.Blocks
+		Err   error
+	}
+	// CopyStored says that a StoreCopy is written, CopyDurable (later) that it is
+	// flushed. After an Err in CopyStored no CopyDurable follows.
+	CopyStored struct {
+		Token uint64
+		Err   error
+	}
+	CopyDurable struct{ Token uint64 }
+)
+
+// Events that pace the engine.
+type (
+	// Tick tells the time, in ticks of TicksPerSecond; it begins at 1.
+	Tick struct{ Now uint32 }
+	// CopyRoom says that bulk stream Stream has room for a COPY of up to Blocks
+	// blocks. A ReadCopy comes of it, or nothing if there is nothing to copy now.
+	CopyRoom struct{ Stream, Blocks int }
+	// GiveBack asks to give up the ownership of those extents of the range that are
+	// clean and unused now.
+	GiveBack struct{ Extents dirtymap.Range }
+)
+
+// TicksPerSecond is the rate of Tick events.
+const TicksPerSecond = 10
+
+func (Want) event()         {}
+func (Sync) event()         {}
+func (Cancel) event()       {}
+func (Drained) event()      {}
+func (Quiet) event()        {}
+func (Connected) event()    {}
+func (Disconnected) event() {}
+func (Received) event()     {}
+func (ReceivedBulk) event() {}
+func (PeerStates) event()   {}
+func (Done) event()         {}
+func (Collected) event()    {}
+func (CopyRead) event()     {}
+func (CopyStored) event()   {}
+func (CopyDurable) event()  {}
+func (Tick) event()         {}
+func (CopyRoom) event()     {}
+func (GiveBack) event()     {}
+
+// Action is something that the owner must do. Actions are started in the order
+// in which Step returned them, and messages and log entries keep that order
+// among all steps; apart from that they run concurrently. Reads and writes of
+// the replica are atomic for each block (package volume's block locks).
+type Action interface{ action() }
+
+// Actions for the host side.
+type (
+	// Admit lets the host command Op use Extent. Without Kept and Err the extent is
+	// entered for it and Begin was called for it: the owner reads or writes (and
+	// calls Wrote), then Exit and End. With Kept (reads only): Begin was called,
+	// the extent is not entered; the command reads the local replica, puts the
+	// blocks of Kept over it, then calls End. With Err the extent, or the Sync,
+	// failed; nothing to undo. For a Sync Extent is 0, and nothing to undo either.
+	Admit struct {
+		Op     uint64
+		Extent uint64
+		Kept   *wire.Blocks
+		Err    error
+	}
+)
+
+// Actions for the peer.
+type (
+	// Send sends a message on the control stream.
+	Send struct{ Msg wire.Message }
+	// SendBulk sends one on a bulk stream.
+	SendBulk struct {
+		Stream int
+		Msg    wire.Message
+	}
+	// SendPlanes sends the map's states as JoinMap messages. Nothing changes the map
+	// until the peer has answered them.
+	SendPlanes struct{}
+	// Disconnect closes the link for a reason that both operators should see;
+	// Disconnected follows. Final: a new try ends the same way until somebody acts.
+	Disconnect struct {
+		Reason string
+		Final  bool
+	}
+	// CopyEnded says that the COPY of this ReadCopy is out of the way: durable at
+	// the peer, or dropped.
+	CopyEnded struct{ Token uint64 }
+)
+
+// Actions for the replica and its map file. An error of Log, Store, StoreCopy or
+// Flush makes the engine give up serving (Fault).
+type (
+	// Log appends to the map file, and says Done when that is durable. With Lazy it
+	// says Done too, but nothing waits for it, it may take its time.
+	Log struct {
+		Token   uint64
+		Lazy    bool
+		Changes []Change // take effect together with the entry
+		Prepare *Outcome // replaces what was prepared before
+		Commit  uint64   // not 0: the prepared join of this number takes effect
+	}
+	// Flush makes durable what was written to the replica before.
+	Flush struct{ Token uint64 }
+	// Collect reads blocks of an extent.
+	Collect struct {
+		Token  uint64
+		Extent uint64
+		Blocks dirtymap.Mask
+	}
+	// Store writes blocks that were fetched.
+	Store struct {
+		Token uint64
+		Items []wire.Blocks
+	}
+	// StoreCopy writes blocks that the peer copied, then flushes.
+	StoreCopy struct {
+		Token uint64
+		Items []wire.Blocks
+	}
+	// ReadCopy reads blocks for a COPY on Stream; Present says which.
+	ReadCopy struct {
+		Token  uint64
+		Stream int
+		Items  []wire.Blocks
+	}
+)
+
+// Change is a run of extents with their new durable state.
+type Change struct {
+	Extents dirtymap.Range
+	State   dirtymap.State
+}
+
+// Outcome is what a join decided for this replica.
+type Outcome struct {
+	Join    uint64
+	History [16]byte
+	Changes []Change
+}
+
+// Actions for the operator.
+type (
+	// Serving says that host commands are served from now on, or not.
+	Serving struct{ Yes bool }
+	// Fault says that this replica cannot go on; host commands get Err.
+	Fault struct{ Err error }
+	// Alarm says something that an operator should know.
+	Alarm struct{ Text string }
+)
+
+func (Admit) action()      {}
+func (Send) action()       {}
+func (SendBulk) action()   {}
+func (SendPlanes) action() {}
+func (Disconnect) action() {}
+func (CopyEnded) action()  {}
+func (Log) action()        {}
+func (Flush) action()      {}
+func (Collect) action()    {}
+func (Store) action()      {}
+func (StoreCopy) action()  {}
+func (ReadCopy) action()   {}
+func (Serving) action()    {}
+func (Fault) action()      {}
+func (Alarm) action()      {}
+
+// Predictor widens the extents that a host write needs marked.
+type Predictor interface {
+	// Window is a superset of r, inside the LUN.
+	Window(r dirtymap.Range) dirtymap.Range
+	// TooWide says that the peer fetched an extent that was only predicted.
+	TooWide(ext uint64)
+}
+
+// Config is what an engine is made of.
+type Config struct {
+	LUN       [16]byte // UUID
+	Preferred bool     // this is the LUN's preferred node
+	Map       *dirtymap.Map
+	Predictor Predictor
+
+	// From the map file.
+	History   [16]byte // zero: none yet
+	Committed uint64   // number of the last join in effect
+	Prepared  *Outcome // a join that is prepared and not committed
+	Blank     bool     // every byte of the replica is zero
+	Crashed   bool     // the operating system went down since; Volatile extents are lost
+
+	Proposal  [16]byte // random; names the history if this replica begins one
+	ColdAfter uint32   // ticks without a write after which ownership is given back
+}
+
+// Stats are an engine's counters, since it was made.
+type Stats struct {
+	Marks, MarkExtents       uint64 // MARKs sent, and the extents in them
+	Fetches, FetchExtents    uint64 // FETCHes sent, and the extents in them
+	Kept                     uint64 // extents answered with keep
+	Copies, CopiedBlocks     uint64 // COPYs confirmed, and the blocks in them
+	Clears                   uint64 // extents given back
+	Joins                    uint64
+	Serving                  bool
+	CopyingBlocks            int64  // blocks in COPYs not confirmed yet
+	Waiting                  int    // host commands that wait
+	JoinedStale, JoinedOwned uint64 // extents, at the last join
+}
