@@ -1,5 +1,9 @@
 // Package backing keeps a replica's bytes: in a sparse file or on a block
 // device (LVM, ZFS volume, Ceph RBD, NVMe …).
+//
+// It promises that nobody else has the replica open as one (flock on a file,
+// exclusive open of a device), that no error of the medium is hidden, and that
+// data is durable once Sync has said so. Reading and writing allocate nothing.
 package backing
 
 // Store is a replica's bytes. All methods may be called concurrently; reads and

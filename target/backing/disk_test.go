@@ -1,0 +1,530 @@
+package backing
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+const mib = 1 << 20
+
+func create(t testing.TB, size int64) *Disk {
+	t.Helper()
+	d, err := CreateFile(filepath.Join(t.TempDir(), "replica"), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func pattern(n int, seed uint64) []byte {
+	p := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	r.Read(p)
+	return p
+}
+
+func read(t testing.TB, s Store, off, n int64) []byte {
+	t.Helper()
+	p := bytes.Repeat([]byte{0xee}, int(n))
+	if err := s.ReadAt(p, off); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func write(t testing.TB, s Store, p []byte, off int64) {
+	t.Helper()
+	if err := s.WriteAt(p, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allocated is the space that a file takes, in bytes.
+func allocated(t testing.TB, path string) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+func TestNewFileIsSparseAndZero(t *testing.T) {
+	d := create(t, 64*mib)
+	if !Zeroes(read(t, d, 0, 64*mib)) {
+		t.Error("a new replica is not all zeros")
+	}
+	if n := allocated(t, d.Path()); n > mib {
+		t.Errorf("a new replica of 64 MiB takes %d bytes", n)
+	}
+	if info, err := os.Stat(d.Path()); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v: nobody else may read it", info.Mode(), err)
+	}
+}
+
+// TestAgainstModel does what a Store promises, on a Disk and on a byte slice.
+func TestAgainstModel(t *testing.T) {
+	const size = 40_000 // no multiple of any block
+	for _, punches := range []bool{true, false} {
+		t.Run(fmt.Sprintf("punches=%v", punches), func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) {
+				d := create(t, size)
+				d.cannotPunch.Store(!punches)
+				model := make([]byte, size)
+				for i := range rapid.IntRange(1, 30).Draw(rt, "steps") {
+					off := rapid.Int64Range(0, size).Draw(rt, "off")
+					n := rapid.Int64Range(0, size-off).Draw(rt, "n")
+					if rapid.Bool().Draw(rt, "zero") {
+						if err := d.Zero(off, n); err != nil {
+							rt.Fatal(err)
+						}
+						clear(model[off : off+n])
+						continue
+					}
+					p := pattern(int(n), uint64(i))
+					write(t, d, p, off)
+					copy(model[off:], p)
+				}
+				if !bytes.Equal(read(t, d, 0, size), model) {
+					rt.Fatal("the replica differs from the model")
+				}
+				d.Close()
+				d, err := OpenFile(d.Path(), size)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				defer d.Close()
+				if !bytes.Equal(read(t, d, 0, size), model) {
+					rt.Fatal("after opening it again, the replica differs from the model")
+				}
+			})
+		})
+	}
+}
+
+func TestZeroGivesSpaceBack(t *testing.T) {
+	d := create(t, 8*mib)
+	write(t, d, pattern(8*mib, 1), 0)
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	before := allocated(t, d.Path())
+	if err := d.Zero(100, 8*mib-200); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if d.cannotPunch.Load() {
+		t.Skip("the file system of the temporary folder cannot punch holes")
+	}
+	if after := allocated(t, d.Path()); after > before/8 {
+		t.Errorf("it took %d bytes, and %d after zeroing", before, after)
+	}
+}
+
+func TestRange(t *testing.T) {
+	const size = 8192
+	d := create(t, size)
+	write(t, d, pattern(size, 1), 0)
+	want := read(t, d, 0, size)
+	for _, c := range []struct {
+		name   string
+		off, n int64
+	}{
+		{"one byte beyond the end", size - 10, 11},
+		{"at the end", size, 1},
+		{"far beyond", 1 << 40, 1},
+		{"negative offset", -1, 1},
+		{"negative offset, nothing", -1, 0},
+		{"offset and length overflow", 1<<63 - 1, 2},
+		{"more than all", 0, size + 1},
+		{"beyond the end, nothing", size + 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := make([]byte, c.n)
+			for what, err := range map[string]error{
+				"read":  d.ReadAt(p, c.off),
+				"write": d.WriteAt(p, c.off),
+				"zero":  d.Zero(c.off, c.n),
+			} {
+				if !errors.Is(err, ErrRange) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		})
+	}
+	if err := d.Zero(10, -5); !errors.Is(err, ErrRange) {
+		t.Errorf("zero of a negative length: %v", err)
+	}
+	for _, off := range []int64{0, size} {
+		if err := errors.Join(d.ReadAt(nil, off), d.WriteAt(nil, off), d.Zero(off, 0)); err != nil {
+			t.Errorf("nothing at %d: %v", off, err)
+		}
+	}
+	if !bytes.Equal(read(t, d, 0, size), want) {
+		t.Error("a refused access changed the replica")
+	}
+}
+
+func TestClosed(t *testing.T) {
+	d := create(t, 8192)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	for what, err := range map[string]error{
+		"read": d.ReadAt(p, 0), "write": d.WriteAt(p, 0), "zero": d.Zero(0, 8192),
+		"sync": d.Sync(), "close": d.Close(),
+	} {
+		if !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestTruncatedBehindOurBack(t *testing.T) {
+	d := create(t, mib)
+	write(t, d, pattern(mib, 1), 0)
+	if err := os.Truncate(d.Path(), mib/2); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{mib / 2, mib/2 - 10} {
+		err := d.ReadAt(make([]byte, 4096), off)
+		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "truncated") {
+			t.Errorf("read at %d: %v", off, err)
+		}
+	}
+	if err := d.Sync(); !errors.Is(err, ErrFailed) || !errors.Is(err, ErrSize) {
+		t.Errorf("sync: %v", err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, size int) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, c := range []struct {
+		name string
+		open func() (*Disk, error)
+		is   error  // may be nil
+		says string // a part of the message
+	}{
+		{"not there", func() (*Disk, error) { return Open(dir+"/none", 0) }, fs.ErrNotExist, "none"},
+		{"a folder", func() (*Disk, error) { return Open(dir, 0) }, nil, dir},
+		{"too small", func() (*Disk, error) { return Open(file("s", 4096), 8192) }, ErrSize, "4096 bytes, the LUN 8192"},
+		{"too large", func() (*Disk, error) { return Open(file("l", 8192), 4096) }, ErrSize, "8192 bytes, the LUN 4096"},
+		{"empty", func() (*Disk, error) { return Open(file("e", 0), 0) }, ErrSize, "0 bytes"},
+		{"character device", func() (*Disk, error) { return Open("/dev/null", 0) }, nil, "no block device"},
+		{"a file as device", func() (*Disk, error) { return OpenDevice(file("f", 4096), 0) }, nil, "no block device"},
+		{"create over a file", func() (*Disk, error) { return CreateFile(file("o", 4096), 4096) }, fs.ErrExist, "not overwritten"},
+		{"create of no size", func() (*Disk, error) { return CreateFile(dir+"/z", 0) }, ErrSize, "0 bytes"},
+		{"create in no folder", func() (*Disk, error) { return CreateFile(dir+"/no/z", 1) }, fs.ErrNotExist, "no/z"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, err := c.open()
+			if err == nil {
+				d.Close()
+				t.Fatal("opened")
+			}
+			if c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCreateTooLargeLeavesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "replica")
+	d, err := CreateFile(path, 1<<63-1)
+	if err == nil {
+		d.Close()
+		t.Skip("the file system of the temporary folder takes files of any size")
+	}
+	if !errors.Is(err, unix.EFBIG) && !errors.Is(err, unix.EINVAL) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was left behind: %v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	d := create(t, 8192)
+	_, err := OpenFile(d.Path(), 8192)
+	if !errors.Is(err, ErrInUse) {
+		t.Fatalf("opened twice: %v", err)
+	}
+	if me := fmt.Sprintf("process %d (", os.Getpid()); !strings.Contains(err.Error(), me) {
+		t.Errorf("does not say who has it (%s): %v", me, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenFile(d.Path(), 8192)
+	if err != nil {
+		t.Fatalf("after it was closed: %v", err)
+	}
+	again.Close()
+}
+
+func TestFindLock(t *testing.T) {
+	const text = "1: POSIX  ADVISORY  WRITE 7 fe:00:1234 0 EOF\n" +
+		"2: -> FLOCK  ADVISORY  WRITE 8 fe:00:1234 0 EOF\n" +
+		"3: FLOCK  ADVISORY  WRITE 9 fe:00:123 0 EOF\n" +
+		"4: FLOCK\n" +
+		"5: FLOCK  ADVISORY  WRITE 11 fe:00:1234 0 EOF\n" +
+		"6: FLOCK  ADVISORY  WRITE x fe:00:99 0 EOF\n"
+	for inode, want := range map[uint64]int{1234: 11, 123: 9, 12: 0, 99: 0} {
+		if got := findLock([]byte(text), unix.Mkdev(0xfe, 0), inode); got != want {
+			t.Errorf("inode %d: %d, want %d", inode, got, want)
+		}
+	}
+}
+
+// faulty is a medium that fails where a test says so.
+type faulty struct {
+	medium
+	read, written, punched, synced func() error // nil: as the medium does
+}
+
+func (f *faulty) ReadAt(p []byte, off int64) (int, error) {
+	if f.read != nil {
+		return 0, f.read()
+	}
+	return f.medium.ReadAt(p, off)
+}
+
+func (f *faulty) WriteAt(p []byte, off int64) (int, error) {
+	if f.written != nil {
+		return len(p) / 2, f.written()
+	}
+	return f.medium.WriteAt(p, off)
+}
+
+func (f *faulty) punch(off, n int64) error {
+	if f.punched != nil {
+		return f.punched()
+	}
+	return f.medium.punch(off, n)
+}
+
+func (f *faulty) datasync() error {
+	if f.synced != nil {
+		return f.synced()
+	}
+	return f.medium.datasync()
+}
+
+func always(err error) func() error { return func() error { return err } }
+
+func TestFaultsSayWhatToDo(t *testing.T) {
+	p := make([]byte, 8192)
+	for _, c := range []struct {
+		name  string
+		fault faulty
+		do    func(*Disk) error
+		is    error
+		says  string
+	}{
+		{"read EIO", faulty{read: always(unix.EIO)}, func(d *Disk) error { return d.ReadAt(p, 4096) }, unix.EIO, "synchronised anew"},
+		{"write ENOSPC", faulty{written: always(unix.ENOSPC)}, func(d *Disk) error { return d.WriteAt(p, 4096) }, unix.ENOSPC, "add space"},
+		{"write EDQUOT", faulty{written: always(unix.EDQUOT)}, func(d *Disk) error { return d.WriteAt(p, 4096) }, unix.EDQUOT, "quota"},
+		{"write EROFS", faulty{written: always(unix.EROFS)}, func(d *Disk) error { return d.WriteAt(p, 4096) }, unix.EROFS, "read-only"},
+		{"punch EIO", faulty{punched: always(unix.EIO)}, func(d *Disk) error { return d.Zero(4096, 8192) }, unix.EIO, "kernel log"},
+		{"edge ENOSPC", faulty{written: always(unix.ENOSPC)}, func(d *Disk) error { return d.Zero(4000, 8192) }, unix.ENOSPC, "zero 96 bytes at offset 4000"},
+		{"sync EIO", faulty{synced: always(unix.EIO)}, (*Disk).Sync, unix.EIO, "kernel log"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := create(t, 64<<10)
+			c.fault.medium, d.medium = d.medium, &c.fault
+			err := c.do(d)
+			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), d.Path()) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestZeroWhereTheMediumCannot(t *testing.T) {
+	d := create(t, mib)
+	calls := 0
+	d.medium = &faulty{medium: d.medium, punched: func() error { calls++; return errors.ErrUnsupported }}
+	want := pattern(mib, 1)
+	write(t, d, want, 0)
+	for range 2 {
+		if err := d.Zero(1000, mib/2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clear(want[1000 : 1000+mib/2])
+	if !bytes.Equal(read(t, d, 0, mib), want) {
+		t.Error("wrong bytes")
+	}
+	if calls != 1 {
+		t.Errorf("it was asked %d times to do what it cannot", calls)
+	}
+}
+
+func TestFailedSyncStays(t *testing.T) {
+	d := create(t, 8192)
+	f := &faulty{medium: d.medium, synced: always(unix.EIO)}
+	d.medium = f
+	first := d.Sync()
+	f.synced = nil // as the kernel does: the error is reported once
+	p := make([]byte, 10)
+	for what, err := range map[string]error{
+		"first sync": first, "sync": d.Sync(), "read": d.ReadAt(p, 0), "write": d.WriteAt(p, 0),
+		"zero": d.Zero(0, 10), "close": d.Close(),
+	} {
+		if !errors.Is(err, ErrFailed) || !errors.Is(err, unix.EIO) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	again, err := OpenFile(d.Path(), 8192)
+	if err != nil {
+		t.Fatalf("Close has not given the file up: %v", err)
+	}
+	again.Close()
+}
+
+// TestSyncIsNotServedByAnEarlierOne: a datasync that runs already when Sync is
+// called says nothing about what was written since; one that starts later serves
+// all who wait.
+func TestSyncIsNotServedByAnEarlierOne(t *testing.T) {
+	d := create(t, 8192)
+	entered, release := make(chan struct{}, 100), make(chan struct{})
+	d.medium = &faulty{medium: d.medium, synced: func() error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}}
+	var wg sync.WaitGroup
+	wg.Go(func() { d.Sync() })
+	<-entered
+	for range 20 {
+		wg.Go(func() {
+			if err := d.Sync(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	release <- struct{}{} // the first ends; somebody has to start a second one
+	<-entered
+	close(release)
+	wg.Wait()
+}
+
+// TestSyncIsServedByALaterOne: the bookkeeping of the group.
+func TestSyncIsServedByALaterOne(t *testing.T) {
+	d := create(t, 8192)
+	calls := 0
+	d.medium = &faulty{medium: d.medium, synced: func() error { calls++; return nil }}
+	d.syncing.Lock()
+	seen := d.started.Load()
+	done := make(chan error)
+	go func() { done <- d.syncSince(seen) }()
+	d.started.Add(1) // another caller's, after ours had read the counter
+	d.syncing.Unlock()
+	if err := <-done; err != nil || calls != 0 {
+		t.Errorf("%v; %d datasyncs of its own", err, calls)
+	}
+	if err := d.Sync(); err != nil || calls != 1 {
+		t.Errorf("%v; %d datasyncs", err, calls)
+	}
+}
+
+// TestOneFailureIsForAll: of many that wait for a datasync which fails, none is
+// told that its data is safe.
+func TestOneFailureIsForAll(t *testing.T) {
+	d := create(t, 8192)
+	once := sync.Once{}
+	d.medium = &faulty{medium: d.medium, synced: func() (err error) {
+		once.Do(func() { err = unix.EIO })
+		return err
+	}}
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if err := d.Sync(); !errors.Is(err, unix.EIO) {
+				t.Errorf("told that all is well: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestReadAndWriteAllocateNothing(t *testing.T) {
+	d := create(t, mib)
+	p := make([]byte, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		if d.WriteAt(p, 8192) != nil || d.ReadAt(p, 8192) != nil {
+			t.Error("failed")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestZeroes(t *testing.T) {
+	for n := range 300 {
+		p := make([]byte, n)
+		if !Zeroes(p) {
+			t.Fatalf("%d zeros are none", n)
+		}
+		for i := range p {
+			p[i] = 1
+			if Zeroes(p) {
+				t.Fatalf("byte %d of %d was not seen", i, n)
+			}
+			p[i] = 0
+		}
+	}
+	if Zeroes(bytes.Repeat([]byte{7}, 100)) {
+		t.Error("equal bytes are no zeros")
+	}
+}
+
+func BenchmarkZeroes(b *testing.B) {
+	for _, n := range []int{4096, 64 << 10} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p := make([]byte, n)
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				if !Zeroes(p) {
+					b.Fatal("not zero")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkRead4K(b *testing.B) {
+	d := create(b, mib)
+	p := pattern(4096, 1)
+	write(b, d, p, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.ReadAt(p, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
