@@ -1,0 +1,71 @@
+package wire
+
+// JoinHello begins the joining of two replicas of a LUN. Control stream, as all
+// of the join.
+//
+//	 0  16  LUN
+//	16  16  history
+//	32   8  size
+//	40   4  extent size
+//	44   1  bit 0 preferred, 1 blank, 2 crashed, 3 restarted; others 0
+//	45   8  committed
+//	53   8  prepared
+//	61  16  proposal
+type JoinHello struct {
+	LUN        [16]byte // UUID
+	History    [16]byte // which history the replica belongs to; zero: none yet
+	Size       uint64   // bytes
+	ExtentSize uint32   // bytes
+	Preferred  bool     // the sender is the LUN's preferred node
+	Blank      bool     // no history, and every byte is zero
+	Crashed    bool     // the operating system went down since the replica was last open
+	Restarted  bool     // the process did: which blocks are dirty is forgotten
+	Committed  uint64   // number of the last join that took effect here
+	Prepared   uint64   // number of a join that is prepared here and not committed; 0: none
+	Proposal   [16]byte // random: the preferred node's names a new history
+}
+
+const joinHelloSize = 77
+
+// Kind implements Message.
+func (*JoinHello) Kind() Kind { return KindJoinHello }
+func (*JoinHello) size() int  { return joinHelloSize }
+
+// check leaves the geometry to the joining: two that differ are for the operator
+// to hear of, not a damaged frame.
+func (*JoinHello) check() error { return nil }
+
+func (m *JoinHello) appendBody(b *Batch) {
+	b.bytes(m.LUN[:])
+	b.bytes(m.History[:])
+	b.u64(m.Size)
+	b.u32(m.ExtentSize)
+	b.u8(joinFlags(m.Preferred, m.Blank, m.Crashed, m.Restarted))
+	b.u64(m.Committed)
+	b.u64(m.Prepared)
+	b.bytes(m.Proposal[:])
+}
+
+func (m *JoinHello) parseBody(p *parser) {
+	m.LUN = p.array16()
+	m.History = p.array16()
+	m.Size = p.u64()
+	m.ExtentSize = p.u32()
+	f := p.u8()
+	if f > 15 {
+		p.fail("unknown flags %#02x", f)
+	}
+	m.Preferred, m.Blank, m.Crashed, m.Restarted = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0
+	m.Committed = p.u64()
+	m.Prepared = p.u64()
+	m.Proposal = p.array16()
+}
+
+func joinFlags(bits ...bool) (f uint8) {
+	for i, set := range bits {
+		if set {
+			f |= 1 << i
+		}
+	}
+	return f
+}
