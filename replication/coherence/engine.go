@@ -1,14 +1,370 @@
 package coherence
 
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// request is what one node asks of the other for an extent.
+type request uint8
+
+const (
+	none request = iota
+	mark
+	fetchRead
+	fetchOwn
+)
+
+// serving is how far the peer's request for an extent has come.
+type serving uint8
+
+const (
+	idle       serving = iota
+	aside              // must wait for something of ours
+	draining           // local commands are leaving
+	collecting         // the dirty blocks are being read
+	logging            // the grant is being made durable
+)
+
+// entry is an extent with something going on. An extent without one is in the
+// state that the map says, and at rest.
+type entry struct {
+	waiters []waiter
+
+	// Our request.
+	pend    request
+	reply   *wire.FetchItem // arrived; waits for copies under way, or is being stored
+	storing bool
+
+	// The peer's request.
+	peer   request
+	peerID uint64
+	phase  serving
+	data   wire.Blocks // collected, for the reply
+
+	logged   uint64 // token of the entry that logs this tenure; 0: none under way
+	copies   int    // COPYs being written here
+	floors   []uint64
+	copyJob  uint64        // token of the COPY that is under way to the peer; 0: none
+	copyMask dirtymap.Mask // and the blocks in it
+}
+
+// waiter is a host command that waits for an extent.
+type waiter struct {
+	op    uint64
+	write bool
+	asked bool // it waited when the FETCH that is under way was sent
+}
+
+func (en *entry) atRest() bool {
+	return len(en.waiters) == 0 && en.pend == none && en.peer == none && en.logged == 0 &&
+		en.copies == 0 && en.floors == nil && en.copyJob == 0
+}
+
 // Engine is the protocol for one replica of one LUN.
-type Engine struct{ cfg Config }
+type Engine struct {
+	cfg Config
+	m   *dirtymap.Map
+	geo dirtymap.Geometry
+	mut mutation // tests only
+	// keep decides, in tests, whether a FETCH for reading is answered with keep.
+	keep func(ext uint64) bool
+
+	entries map[uint64]*entry
+	ops     map[uint64]op // host commands that wait
+	work    map[uint64]work
+	token   uint64
+	request uint64 // the last number of a MARK or FETCH
+	now     uint32
+	fault   error
+
+	// The link.
+	link  uint32   // which connection; work of another one is orphaned
+	txSeq []uint64 // per bulk stream: COPYs sent
+	rxSeq []uint64 // per bulk stream: COPYs received
+	join  join
+
+	// Flushing (flush.go).
+	relaxed map[uint64]struct{} // extents to look at after a flush that begins later
+	flush   flush
+	syncs   []uint64 // host SYNCs for the next flush
+	lazy    int      // lazy log entries under way
+
+	// The copier (copy.go).
+	jobs     map[copyID]uint64 // token of each COPY sent
+	copyFrom uint64
+	coldFrom uint64
+
+	// This step's.
+	out     []Action
+	acks    []ack
+	replies []reply
+	clears  []uint64
+	toMark  []uint64
+	toFetch [2][]uint64 // read, own
+	toLog   []Change    // and the extents whose entry waits for it
+	waitLog []uint64
+	toRelax []Change
+
+	stats Stats
+}
+
+// op is a host command that waits for extents.
+type op struct {
+	extents dirtymap.Range
+	left    uint64 // extents that it has not been admitted to
+}
 
 // New makes the engine of a replica whose map was filled from its map file.
-func New(cfg Config) *Engine { return &Engine{cfg: cfg} }
+func New(cfg Config) *Engine {
+	e := &Engine{
+		cfg:     cfg,
+		m:       cfg.Map,
+		geo:     cfg.Map.Geometry(),
+		entries: map[uint64]*entry{},
+		ops:     map[uint64]op{},
+		work:    map[uint64]work{},
+		relaxed: map[uint64]struct{}{},
+		jobs:    map[copyID]uint64{},
+	}
+	e.join.restarted = true
+	for ext := range e.geo.Extents() { // what the map file says is OWNED
+		if e.m.State(ext)&dirtymap.Held != 0 {
+			e.m.Own(ext)
+			e.m.Change(ext, 0, dirtymap.Logged)
+		}
+	}
+	return e
+}
+
+// Stats returns the counters.
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.Serving = e.join.phase == joined
+	s.Waiting = len(e.ops)
+	return s
+}
 
 // Step applies one event and returns what the owner must do, in order. It never
 // blocks and reads no clock. The slice is good until the next Step.
-func (e *Engine) Step(ev Event) []Action { panic("being written") }
+func (e *Engine) Step(ev Event) []Action {
+	e.out = e.out[:0]
+	switch ev := ev.(type) {
+	case Want:
+		e.want(ev)
+	case Sync:
+		e.sync(ev.Op)
+	case Cancel:
+		e.cancel(ev.Op)
+	case Drained:
+		e.drained(ev.Extent)
+	case Quiet:
+		e.tryJoin()
+	case Connected:
+		e.connected(ev.Streams)
+	case Disconnected:
+		e.disconnected()
+	case Received:
+		e.received(ev.Msg)
+	case ReceivedBulk:
+		e.receivedBulk(ev.Stream, ev.Msg)
+	case PeerStates:
+		e.peerStates(ev.First, ev.States)
+	case Done:
+		e.done(ev.Token, ev.Err)
+	case Collected:
+		e.collected(ev)
+	case CopyRead:
+		e.copyRead(ev)
+	case CopyStored:
+		e.copyStored(ev.Token, ev.Err)
+	case CopyDurable:
+		e.copyDurable(ev.Token)
+	case Tick:
+		e.tick(ev.Now)
+	case CopyRoom:
+		e.copyRoom(ev.Stream, ev.Blocks)
+	case GiveBack:
+		e.giveBack(ev.Extents)
+	}
+	e.finish()
+	return e.out
+}
 
-// Stats returns the counters.
-func (e *Engine) Stats() Stats { return Stats{} }
+func (e *Engine) do(a Action) { e.out = append(e.out, a) }
+
+// finish turns what a step gathered into log entries and messages. Answers go
+// first: a request for an extent must not overtake our answer for it.
+func (e *Engine) finish() {
+	e.sendAcks()
+	e.sendReplies()
+	e.sendClears()
+	e.sendMarks()
+	e.sendFetches()
+	e.writeLog()
+}
+
+// work is an action under way.
+type work struct {
+	kind    kind
+	link    uint32
+	extents []uint64 // whose entries wait for it
+	syncs   []uint64 // host SYNCs that wait for it
+	stream  int
+	seq     uint64
+}
+
+type kind uint8
+
+const (
+	workLog kind = iota
+	workLazyLog
+	workFlush
+	workJoin // a log entry or flush of the join
+	workStore
+	workCollect
+	workCopyRead  // a COPY of ours, until it is sent
+	workCopySent  // until it is acknowledged
+	workCopyStore // a COPY of the peer's, until it is written
+	workCopyFlush // until it is durable
+)
+
+// holdsJoin tells whether a join must wait: it changes the replica or the log.
+func (w work) holdsJoin() bool {
+	switch w.kind {
+	case workCollect, workCopyRead, workCopySent, workCopyFlush:
+		return false
+	}
+	return true
+}
+
+func (e *Engine) begin(w work) uint64 {
+	e.token++
+	w.link = e.link
+	e.work[e.token] = w
+	return e.token
+}
+
+// take ends an action. False: nothing is known of it, or it belongs to an
+// earlier connection; only the join is told then.
+func (e *Engine) take(token uint64, kinds ...kind) (work, bool) {
+	w, ok := e.work[token]
+	if !ok || !slices.Contains(kinds, w.kind) {
+		return w, false
+	}
+	delete(e.work, token)
+	return w, w.link == e.link
+}
+
+func (e *Engine) done(token uint64, err error) {
+	w, current := e.take(token, workLog, workLazyLog, workFlush, workJoin, workStore)
+	if err != nil {
+		e.fail(fmt.Errorf("%s: %w", w.kind, err))
+		return
+	}
+	switch w.kind {
+	case workLog:
+		e.logDone(token, w)
+	case workLazyLog:
+		e.lazy--
+	case workFlush:
+		e.flushed(w)
+	case workJoin:
+		if current {
+			e.joinStep(token)
+		}
+	case workStore:
+		if current {
+			e.fetchStored(w.extents)
+		}
+	}
+	e.tryJoin()
+}
+
+func (k kind) String() string {
+	switch k {
+	case workLog, workLazyLog:
+		return "write the map file"
+	case workFlush:
+		return "flush the replica"
+	case workJoin:
+		return "make the join durable"
+	case workStore:
+		return "store fetched blocks"
+	case workCopyStore:
+		return "store copied blocks"
+	}
+	return "read the replica"
+}
+
+// at gets or makes the extent's entry.
+func (e *Engine) at(ext uint64) *entry {
+	en := e.entries[ext]
+	if en == nil {
+		en = &entry{}
+		e.entries[ext] = en
+	}
+	return en
+}
+
+// kick moves an extent on as far as it goes now. The order keeps two busy sites
+// alternating: those that wait here run first, then the peer has its turn, then
+// we ask again.
+func (e *Engine) kick(ext uint64) {
+	en := e.entries[ext]
+	if en == nil {
+		return
+	}
+	if e.join.phase == joined {
+		e.admit(ext, en)
+		e.servePeer(ext, en)
+		e.ask(ext, en)
+	}
+	if en.atRest() {
+		delete(e.entries, ext)
+	}
+}
+
+// violation is what the peer did against the protocol: only a bug or a stranger
+// does that. The replicas part and join anew.
+func (e *Engine) violation(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	e.do(Alarm{Text: "protocol violation by the peer: " + text})
+	e.do(Disconnect{Reason: "protocol violation: " + text})
+}
+
+// ErrFaulted ends host commands when this replica cannot go on.
+var ErrFaulted = errors.New("replica is out of service")
+
+// fail gives up serving: the replica or its map file does not take writes.
+func (e *Engine) fail(err error) {
+	if e.fault != nil {
+		return
+	}
+	e.fault = fmt.Errorf("%w: %w; mend the medium, then restart the daemon: it joins again and nothing is lost", ErrFaulted, err)
+	e.do(Fault{Err: e.fault})
+	e.do(Disconnect{Reason: "replica failed: " + err.Error(), Final: true})
+	e.disconnected()
+	for _, id := range sortedKeys(e.ops) {
+		e.cancelAs(id, e.fault)
+	}
+	for _, id := range e.syncs {
+		e.do(Admit{Op: id, Err: e.fault})
+	}
+	for _, id := range e.flush.syncs {
+		e.do(Admit{Op: id, Err: e.fault})
+	}
+	for _, token := range sortedKeys(e.work) {
+		w := e.work[token]
+		for _, id := range w.syncs {
+			e.do(Admit{Op: id, Err: e.fault})
+		}
+		w.syncs = nil
+		e.work[token] = w
+	}
+	e.syncs, e.flush.syncs = nil, nil
+}

@@ -1,0 +1,408 @@
+package coherence
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// A join takes these steps at each node, in parallel with the other one:
+//
+//	quiescing  the gate is shut; host commands, stores and log entries end
+//	flushing   the replica is flushed, then JOIN_HELLO goes out
+//	greeting   until the peer's JOIN_HELLO is here and fits
+//	settling   a join that the peer has committed, and we only prepared, takes effect
+//	comparing  planes go both ways; every extent is resolved
+//	preparing  the outcome is made durable, not in effect; then JOIN_PREPARED
+//	prepared   until the peer has prepared too
+//	committing the outcome takes effect, durably; then JOIN_DONE
+//	committed  until the peer's JOIN_DONE is here
+//	joined     host commands are served
+//
+// An outcome takes effect at one node only when it is durable at both. So when the
+// link or a node fails in the middle, the next join finds either that nobody has
+// committed, and starts over, or that one has, and the other one follows first.
+type phase uint8
+
+const (
+	down phase = iota
+	quiescing
+	flushing
+	greeting
+	settling
+	comparing
+	preparing
+	prepared
+	committing
+	committed
+	joined
+)
+
+// join is the state of joining with the peer.
+type join struct {
+	phase     phase
+	restarted bool // this process has not joined yet
+
+	token    uint64 // of the action that the phase waits for
+	peer     *wire.JoinHello
+	early    []PeerStates // that came while we were settling
+	next     uint64       // the first extent not resolved yet
+	outcome  Outcome
+	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
+	ready    bool             // the peer has prepared
+	finished bool             // the peer has committed
+	bothLost uint64
+}
+
+func (e *Engine) connected(streams int) {
+	if e.fault != nil {
+		e.do(Disconnect{Reason: "replica failed: " + e.fault.Error(), Final: true})
+		return
+	}
+	e.link++
+	e.txSeq, e.rxSeq = make([]uint64, streams), make([]uint64, streams)
+	e.join = join{phase: quiescing, restarted: e.join.restarted}
+	e.tryJoin()
+}
+
+// disconnected: host commands wait from now on. What was asked and not answered
+// is forgotten; the next join finds out what became of it.
+func (e *Engine) disconnected() {
+	if e.join.phase == joined {
+		e.do(Serving{false})
+	}
+	e.m.Shut()
+	e.link++
+	e.join = join{restarted: e.join.restarted}
+	clear(e.jobs)
+	for _, token := range sortedKeys(e.work) {
+		if e.work[token].kind == workCopySent {
+			delete(e.work, token)
+			e.do(CopyEnded{Token: token})
+		}
+	}
+	for _, ext := range sortedKeys(e.entries) {
+		e.forget(ext, e.entries[ext])
+		e.kick(ext)
+	}
+	e.acks, e.replies, e.clears, e.toMark = nil, nil, nil, nil
+	e.toFetch = [2][]uint64{}
+}
+
+// forget takes off an entry what belongs to the connection.
+func (e *Engine) forget(ext uint64, en *entry) {
+	en.pend, en.reply, en.storing = none, nil, false
+	if en.phase == draining || en.phase == collecting {
+		e.m.Change(ext, dirtymap.Closing, 0)
+	}
+	en.peer, en.phase, en.data = none, idle, wire.Blocks{}
+	en.copies, en.floors = 0, nil
+	if en.copyJob != 0 {
+		e.m.SetDirty(ext, en.copyMask)
+		e.stats.CopyingBlocks -= int64(en.copyMask.Count())
+		en.copyJob, en.copyMask = 0, dirtymap.Mask{}
+	}
+	for i := range en.waiters {
+		en.waiters[i].asked = false
+	}
+}
+
+// tryJoin goes on with a join when nothing changes the replica or the log any more.
+func (e *Engine) tryJoin() {
+	if e.join.phase != quiescing || !e.m.Quiet() {
+		return
+	}
+	for _, w := range e.work {
+		if w.holdsJoin() {
+			return
+		}
+	}
+	e.join.phase = flushing
+	e.join.token = e.begin(work{kind: workJoin})
+	e.do(Flush{Token: e.join.token})
+}
+
+// joinStep: the action that the phase waits for has ended.
+func (e *Engine) joinStep(token uint64) {
+	if token != e.join.token {
+		return
+	}
+	switch e.join.phase {
+	case flushing:
+		e.join.phase = greeting
+		e.do(Send{e.hello()})
+		e.greet()
+	case settling:
+		e.cfg.Committed = e.cfg.Prepared.Join
+		e.apply(*e.cfg.Prepared)
+		e.compare()
+	case preparing:
+		e.join.phase = prepared
+		e.cfg.Prepared = &e.join.outcome
+		e.do(Send{&wire.JoinPrepared{Join: e.join.outcome.Join}})
+		e.commit()
+	case committing:
+		e.join.phase = committed
+		e.cfg.Committed = e.join.outcome.Join
+		e.apply(e.join.outcome)
+		e.join.restarted, e.cfg.Crashed = false, false
+		e.do(Send{&wire.JoinDone{Join: e.cfg.Committed}})
+		e.serve()
+	}
+}
+
+func (e *Engine) hello() *wire.JoinHello {
+	h := &wire.JoinHello{
+		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
+		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
+		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
+		Committed: e.cfg.Committed,
+	}
+	if e.cfg.Prepared != nil {
+		h.Prepared = e.cfg.Prepared.Join
+	}
+	return h
+}
+
+// greet goes on when both greetings are there.
+func (e *Engine) greet() {
+	if e.join.phase != greeting || e.join.peer == nil {
+		return
+	}
+	p := e.join.peer
+	if reason := e.misfit(p); reason != "" {
+		e.do(Alarm{Text: "cannot join the peer: " + reason})
+		e.do(Disconnect{Reason: reason, Final: true})
+		e.join.phase = down
+		return
+	}
+	if mine := e.cfg.Prepared; mine != nil && p.Committed == mine.Join {
+		e.join.phase = settling
+		e.join.token = e.begin(work{kind: workJoin})
+		e.do(Log{Token: e.join.token, Commit: mine.Join})
+		return
+	}
+	e.compare()
+}
+
+// misfit says why the two cannot be replicas of one LUN.
+func (e *Engine) misfit(p *wire.JoinHello) string {
+	var zero [16]byte
+	switch {
+	case p.LUN != e.cfg.LUN:
+		return fmt.Sprintf("different LUNs: %x here, %x there; give both nodes the same LUN UUID", e.cfg.LUN, p.LUN)
+	case p.Size != uint64(e.geo.Size) || p.ExtentSize != uint32(e.geo.ExtentSize):
+		return fmt.Sprintf("different sizes: %d bytes in extents of %d here, %d in extents of %d there", e.geo.Size, e.geo.ExtentSize, p.Size, p.ExtentSize)
+	case p.Preferred == e.cfg.Preferred:
+		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
+	case p.History == zero || e.cfg.History == zero:
+		return ""
+	case p.History != e.cfg.History:
+		return "the replicas have different histories; to overwrite one of them, move its map file away: it then joins as a new one"
+	case p.Committed == e.cfg.Committed,
+		e.cfg.Prepared != nil && p.Committed == e.cfg.Prepared.Join,
+		p.Prepared != 0 && p.Prepared == e.cfg.Committed:
+		return ""
+	}
+	return fmt.Sprintf("one replica is an older copy: last join %d here, %d there; was one restored from a snapshot? move its map file away: it then joins as a new one", e.cfg.Committed, p.Committed)
+}
+
+// compare sends the planes, and resolves those of the peer that are here.
+func (e *Engine) compare() {
+	e.join.phase = comparing
+	e.join.outcome = Outcome{Join: max(e.cfg.Committed, e.join.peer.Committed) + 1, History: e.history()}
+	e.do(SendPlanes{})
+	early := e.join.early
+	e.join.early = nil
+	for _, p := range early {
+		e.peerStates(p.First, p.States)
+	}
+}
+
+// history is the one that both belong to, or a new one.
+func (e *Engine) history() [16]byte {
+	var zero [16]byte
+	switch {
+	case e.cfg.History != zero:
+		return e.cfg.History
+	case e.join.peer.History != zero:
+		return e.join.peer.History
+	case e.cfg.Preferred:
+		return e.cfg.Proposal
+	}
+	return e.join.peer.Proposal
+}
+
+// peerStates resolves the next extents.
+func (e *Engine) peerStates(first uint64, states []dirtymap.State) {
+	j := &e.join
+	if j.phase == greeting || j.phase == settling {
+		j.early = append(j.early, PeerStates{first, slices.Clone(states)})
+		return
+	}
+	if j.phase != comparing {
+		return
+	}
+	if first != j.next || first+uint64(len(states)) > e.geo.Extents() {
+		e.violation("planes from extent %d where %d is next", first, j.next)
+		return
+	}
+	mine, theirs := e.sides()
+	for i, s := range states {
+		if err := e.resolveOne(first+uint64(i), s, mine, theirs); err != nil {
+			e.do(Alarm{Text: err.Error()})
+			e.do(Disconnect{Reason: err.Error(), Final: true})
+			j.phase = down
+			return
+		}
+	}
+	if j.next += uint64(len(states)); j.next == e.geo.Extents() {
+		e.prepare()
+	}
+}
+
+func (e *Engine) sides() (mine, theirs side) {
+	var zero [16]byte
+	p := e.join.peer
+	return side{e.cfg.History == zero, e.cfg.Crashed, e.join.restarted},
+		side{p.History == zero, p.Crashed, p.Restarted}
+}
+
+// resolveOne adds one extent to the outcome.
+func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) error {
+	mine := e.m.State(ext)
+	if ms.fresh && ts.fresh && e.cfg.Blank && e.join.peer.Blank {
+		return nil // both are all zeros, and SHARED from the beginning
+	}
+	x, y, xs, ys := mine, theirs, ms, ts
+	if !e.cfg.Preferred {
+		x, y, xs, ys = theirs, mine, ts, ms
+	}
+	v, err := resolve(x, y, xs, ys)
+	if err != nil {
+		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", ext, err)
+	}
+	if bothLost(x, y, xs, ys) {
+		e.join.bothLost++
+	}
+	_, unlogged := e.relaxed[ext]
+	next := mine & dirtymap.Durable &^ dirtymap.Volatile
+	if !v.sync {
+		next = dirtymap.Stale
+		if v.first == e.cfg.Preferred {
+			next = dirtymap.Held
+			if !v.tracked {
+				e.join.full = appendRange(e.join.full, ext)
+			}
+		}
+		next = next.WithTurn(v.turn)
+	}
+	if unlogged || next != mine&dirtymap.Durable || !v.sync && !v.tracked {
+		e.join.outcome.Changes = appendChange(e.join.outcome.Changes, ext, next)
+	}
+	return nil
+}
+
+func appendRange(ranges []dirtymap.Range, ext uint64) []dirtymap.Range {
+	if n := len(ranges); n > 0 && ranges[n-1].End() == ext {
+		ranges[n-1].Count++
+		return ranges
+	}
+	return append(ranges, dirtymap.Range{First: ext, Count: 1})
+}
+
+func appendChange(changes []Change, ext uint64, s dirtymap.State) []Change {
+	if n := len(changes); n > 0 && changes[n-1].Extents.End() == ext && changes[n-1].State == s {
+		changes[n-1].Extents.Count++
+		return changes
+	}
+	return append(changes, Change{dirtymap.Range{First: ext, Count: 1}, s})
+}
+
+func (e *Engine) prepare() {
+	e.join.phase = preparing
+	e.join.token = e.begin(work{kind: workJoin})
+	e.do(Log{Token: e.join.token, Prepare: &e.join.outcome})
+}
+
+// commit makes the outcome take effect when both have prepared it.
+func (e *Engine) commit() {
+	if e.join.phase != prepared || !e.join.ready {
+		return
+	}
+	e.join.phase = committing
+	e.join.token = e.begin(work{kind: workJoin})
+	e.do(Log{Token: e.join.token, Commit: e.join.outcome.Join})
+}
+
+// apply puts a committed outcome into the map. In a join that is settled late it is
+// not known any more which blocks the winner lacks: all of them count as dirty.
+func (e *Engine) apply(o Outcome) {
+	late := e.join.phase == settling
+	for _, c := range o.Changes {
+		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
+			e.applyOne(ext, c.State)
+			if late && c.State&dirtymap.Held != 0 {
+				e.m.SetDirty(ext, e.geo.Full(ext))
+			}
+		}
+	}
+	for _, r := range e.join.full {
+		for ext := r.First; ext < r.End(); ext++ {
+			e.m.SetDirty(ext, e.geo.Full(ext))
+		}
+	}
+	e.cfg.History, e.cfg.Prepared, e.cfg.Blank = o.History, nil, false
+	clear(e.relaxed)
+}
+
+func (e *Engine) applyOne(ext uint64, s dirtymap.State) {
+	switch was := e.m.State(ext); {
+	case s&^was&dirtymap.Held != 0:
+		e.m.Own(ext)
+	case was&^s&dirtymap.Held != 0:
+		e.m.Disown(ext)
+	}
+	if s&dirtymap.Held != 0 {
+		s |= dirtymap.Logged
+	}
+	e.m.Set(ext, s)
+}
+
+// serve begins when both have committed.
+func (e *Engine) serve() {
+	j := &e.join
+	if j.phase != committed || !j.finished {
+		return
+	}
+	if j.bothLost > 0 {
+		e.do(Alarm{Text: fmt.Sprintf("both operating systems went down: %d extents had writes that neither replica had flushed; the preferred node's bytes count", j.bothLost)})
+	}
+	j.phase = joined
+	e.stats.Joins++
+	e.stats.JoinedOwned, e.stats.JoinedStale = e.count()
+	j.outcome, j.full, j.peer = Outcome{}, nil, nil
+	e.m.Open()
+	e.do(Serving{true})
+	for _, ext := range sortedKeys(e.entries) {
+		e.kick(ext)
+	}
+	if len(e.syncs) > 0 {
+		e.startFlush()
+	}
+}
+
+// count is how many extents the join's outcome makes owned and stale here.
+func (e *Engine) count() (owned, stale uint64) {
+	for _, c := range e.join.outcome.Changes {
+		switch {
+		case c.State&dirtymap.Held != 0:
+			owned += c.Extents.Count
+		case c.State&dirtymap.Stale != 0:
+			stale += c.Extents.Count
+		}
+	}
+	return owned, stale
+}
