@@ -25,7 +25,8 @@ const unwritten = 1 << 31
 func (m *Map) Tick(now uint32) { m.clock.Store(now) }
 
 // DirtyBlocks is the number of blocks that wait for being copied, less those
-// that a copy has taken.
+// that a copy has taken. While writes and copies are under way it may be too
+// much, never too little.
 func (m *Map) DirtyBlocks() int64 { return m.dirty.Load() }
 
 // Own makes room for an owned extent's dirty blocks. Engine only, before a
@@ -73,19 +74,29 @@ func (m *Map) SetDirty(ext uint64, blocks Mask) {
 	}
 }
 
+// setDirty counts blocks before they are dirty, and takes back what others have
+// counted too: the counters may say too much for a moment, never too little, so
+// NextDirty passes over nothing. Bits that are set already are left alone: a copy
+// that takes them from here on reads what was written before.
 func (m *Map) setDirty(c *chunk, ext uint64, first, n int) {
 	perExtent := int(m.geo.ExtentSize / BlockSize)
 	at := int(ext%chunkExtents)*perExtent + first
-	added := 0
 	for n > 0 {
 		k := min(n, 64-at%64)
-		set := ^uint64(0) >> (64 - k) << (at % 64)
-		added += bits.OnesCount64(set &^ c.dirty[at/64].Or(set))
+		word := &c.dirty[at/64]
+		if set := ^uint64(0) >> (64 - k) << (at % 64) &^ word.Load(); set != 0 {
+			m.count(c, bits.OnesCount64(set))
+			m.count(c, -bits.OnesCount64(set&word.Or(set)))
+		}
 		at, n = at+k, n-k
 	}
-	if added > 0 {
-		c.blocks.Add(int32(added))
-		m.dirty.Add(int64(added))
+}
+
+// count changes the counters of dirty blocks.
+func (m *Map) count(c *chunk, by int) {
+	if by != 0 {
+		c.blocks.Add(int32(by))
+		m.dirty.Add(int64(by))
 	}
 }
 
@@ -121,9 +132,8 @@ func (m *Map) dirtyBits(ext uint64, take bool) (set Mask) {
 		}
 		set[0] = w & mine >> (at % 64)
 	}
-	if n := set.Count(); take && n > 0 {
-		c.blocks.Add(int32(-n))
-		m.dirty.Add(int64(-n))
+	if take {
+		m.count(c, -set.Count())
 	}
 	return set
 }

@@ -93,13 +93,19 @@ func (m *Map) Geometry() Geometry { return m.geo }
 // The gate: the topmost bit says shut, the rest counts.
 const gateShut = 1 << 62
 
-// Begin starts a command; false: the replica does not serve now.
+// Begin starts a command; false: the replica does not serve now. A refused one
+// is never counted: an End that found it inside would not be the last one, and
+// nobody would tell the engine.
 func (m *Map) Begin() bool {
-	if m.gate.Add(1)&gateShut == 0 {
-		return true
+	for {
+		old := m.gate.Load()
+		if old&gateShut != 0 {
+			return false
+		}
+		if m.gate.CompareAndSwap(old, old+1) {
+			return true
+		}
 	}
-	m.gate.Add(-1)
-	return false
 }
 
 // End ends a command. True: the gate is shut and this was the last command
