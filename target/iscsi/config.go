@@ -1,0 +1,182 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// Config says what a Server serves. Nothing of it may be changed once it is
+// given to New.
+type Config struct {
+	// Targets are the targets, at least one, with different names.
+	Targets []Target
+	// PortalGroup is the tag of the portal group that the server's own listeners
+	// belong to.
+	PortalGroup uint16
+	// Log takes what happens to sessions; nil: slog.Default().
+	Log    *slog.Logger
+	Limits Limits // zero fields get their defaults
+}
+
+// Target is an iSCSI target node.
+type Target struct {
+	Name  string // iSCSI name: iqn.…, eui.… or naa.…
+	Alias string // for people; may be empty
+	// Portals are all that SendTargets reports: this server's and those at which
+	// the same target is served elsewhere.
+	Portals []Portal
+	Device  sam.Target
+}
+
+// Portal is an address at which a target is served.
+type Portal struct {
+	Address string // host:port, an IPv6 host in brackets
+	Group   uint16 // portal group tag
+}
+
+// Limits bound what initiators can take. A server's data buffers never exceed
+// MaxSessions * (SessionMemory + (CommandWindow + 16) * FirstBurstLength) bytes.
+type Limits struct {
+	MaxSessions   int           // sessions; 32
+	MaxLogins     int           // connections that are not logged in yet; 32
+	LoginTimeout  time.Duration // for a whole login; 15 s
+	CommandWindow int           // commands of a session in flight; 128
+	SessionMemory int64         // bytes, of a session's transfers larger than FirstBurstLength; 32 MiB
+
+	// MaxRecvDataSegmentLength is ours, declared to initiators; 256 KiB. The
+	// bursts are upper limits of what is negotiated; 64 KiB and 1 MiB.
+	MaxRecvDataSegmentLength uint32
+	FirstBurstLength         uint32
+	MaxBurstLength           uint32
+
+	// PingInterval is how long a connection may be idle before it gets a NOP-In,
+	// PingTimeout how long the answer may take before the connection is given up;
+	// 10 s each.
+	PingInterval, PingTimeout time.Duration
+	// WriteTimeout is how long an initiator may take none of what it is sent; 30 s.
+	WriteTimeout time.Duration
+	// ShutdownGrace is how long Shutdown waits for initiators to log out; 2 s.
+	ShutdownGrace time.Duration
+}
+
+// immediateLimit is how many immediate requests of a session may be in flight:
+// they come beside the command window.
+const immediateLimit = 16
+
+// maxR2T is the most R2Ts that a command may have outstanding.
+const maxR2T = 8
+
+func (l *Limits) setDefaults() {
+	orInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orLength := func(v *uint32, d uint32) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orInt(&l.MaxSessions, 32)
+	orInt(&l.MaxLogins, 32)
+	orTime(&l.LoginTimeout, 15*time.Second)
+	orInt(&l.CommandWindow, 128)
+	orLength(&l.MaxRecvDataSegmentLength, 256<<10)
+	orLength(&l.FirstBurstLength, 64<<10)
+	orLength(&l.MaxBurstLength, 1<<20)
+	orTime(&l.PingInterval, 10*time.Second)
+	orTime(&l.PingTimeout, 10*time.Second)
+	orTime(&l.WriteTimeout, 30*time.Second)
+	orTime(&l.ShutdownGrace, 2*time.Second)
+	if l.SessionMemory == 0 {
+		l.SessionMemory = 32 << 20
+	}
+}
+
+// check refuses limits that the protocol, or the bounds drawn from them, cannot
+// keep. The lower limits of the lengths are the defaults of RFC 7143 section 13.
+func (l *Limits) check() error {
+	in := func(what string, v, low, high int64) error {
+		if v < low || v > high {
+			return fmt.Errorf("limit %s is %d; it must be from %d to %d", what, v, low, high)
+		}
+		return nil
+	}
+	for what, d := range map[string]time.Duration{
+		"LoginTimeout": l.LoginTimeout, "PingInterval": l.PingInterval, "PingTimeout": l.PingTimeout,
+		"WriteTimeout": l.WriteTimeout, "ShutdownGrace": l.ShutdownGrace,
+	} {
+		if d < 0 {
+			return fmt.Errorf("limit %s is %v; it must be positive", what, d)
+		}
+	}
+	return errors.Join(
+		in("MaxSessions", int64(l.MaxSessions), 1, 65534), // as many TSIHs
+		in("MaxLogins", int64(l.MaxLogins), 1, 65535),
+		in("CommandWindow", int64(l.CommandWindow), 1, 4096),
+		in("MaxRecvDataSegmentLength", int64(l.MaxRecvDataSegmentLength), 8192, max24),
+		in("FirstBurstLength", int64(l.FirstBurstLength), 65536, int64(l.MaxBurstLength)),
+		in("MaxBurstLength", int64(l.MaxBurstLength), 262144, max24),
+		in("SessionMemory", l.SessionMemory, 4<<20, 1<<40),
+	)
+}
+
+func (c *Config) check() error {
+	if len(c.Targets) == 0 {
+		return errors.New("no target is configured")
+	}
+	names := map[string]bool{}
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		if err := t.check(); err != nil {
+			return err
+		}
+		if names[t.Name] {
+			return fmt.Errorf("target name %q is configured twice", t.Name)
+		}
+		names[t.Name] = true
+	}
+	return c.Limits.check()
+}
+
+func (t *Target) check() error {
+	switch {
+	case !isName(t.Name):
+		return fmt.Errorf("target name %q is no iSCSI name; use one like iqn.2024-01.com.example:disk1, in lower case", t.Name)
+	case t.Device == nil:
+		return fmt.Errorf("target %s has no device", t.Name)
+	case len(t.Alias) > maxValue || strings.ContainsRune(t.Alias, 0):
+		return fmt.Errorf("alias of target %s is longer than %d bytes, or has a zero byte", t.Name, maxValue)
+	}
+	for _, p := range t.Portals {
+		if !strings.Contains(p.Address, ":") || strings.ContainsAny(p.Address, ", \x00") {
+			return fmt.Errorf("portal %q of target %s is no address; use host:port", p.Address, t.Name)
+		}
+	}
+	return nil
+}
+
+// isName tells whether s can be an iSCSI name (RFC 7143 section 4.2.7).
+func isName(s string) bool {
+	if len(s) < 5 || len(s) > 223 {
+		return false
+	}
+	switch s[:4] {
+	case "iqn.", "eui.", "naa.":
+	default:
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r == ',' || r == '/' || r == 0x7f
+	})
+}

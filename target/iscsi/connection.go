@@ -1,0 +1,132 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// connection is a TCP connection until it is logged in. Its goroutine becomes
+// the session's reader.
+type connection struct {
+	srv      *Server
+	log      *slog.Logger
+	conn     net.Conn
+	received atomic.Uint64 // bytes
+	in       *stream
+	writer   *writer
+	seq      *sequenceNumbers
+}
+
+func newConnection(srv *Server, conn net.Conn) *connection {
+	c := &connection{srv: srv, conn: conn, seq: &sequenceNumbers{}}
+	c.log = srv.log.With("peer", conn.RemoteAddr().String())
+	c.in = newStream(meter{conn, &c.received}, loginMaxPDU)
+	c.writer = &writer{conn: conn, timeout: srv.cfg.Limits.LoginTimeout, seq: c.seq, tail: -1}
+	return c
+}
+
+// meter counts what is read.
+type meter struct {
+	conn  net.Conn
+	count *atomic.Uint64
+}
+
+func (m meter) Read(p []byte) (int, error) {
+	n, err := m.conn.Read(p)
+	m.count.Add(uint64(n))
+	return n, err
+}
+
+// login logs the connection in, within the time for that, and returns the
+// session, which is registered, or why there is none.
+func (c *connection) login() (*session, error) {
+	if err := c.conn.SetReadDeadline(time.Now().Add(c.srv.cfg.Limits.LoginTimeout)); err != nil {
+		return nil, err
+	}
+	l := newLogin(&c.srv.cfg)
+	for {
+		s, err := c.loginStep(l)
+		if s != nil {
+			// If the response could not be sent, the session ends at its first read.
+			c.writer.timeout = c.srv.cfg.Limits.WriteTimeout
+			return s, c.conn.SetReadDeadline(time.Time{})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("log in %q: %w", l.initiator, err)
+		}
+	}
+}
+
+// loginStep takes one request and answers it; with the last one it returns the
+// session.
+func (c *connection) loginStep(l *login) (*session, error) {
+	q, data, err := c.readLogin()
+	if err != nil {
+		return nil, err
+	}
+	if !l.started {
+		c.writer.statSN = q.expStatSN
+	}
+	c.seq.exp.Store(q.cmdSN)
+	c.seq.max.Store(q.cmdSN + uint32(c.srv.cfg.Limits.CommandWindow) - 1)
+	r, text, err := l.step(q, data)
+	if err == nil {
+		err = c.checkTSIH(l)
+	}
+	var s *session
+	if err == nil && l.stage == stageFullFeature {
+		if s, err = c.srv.open(c, l); err == nil {
+			r.tsih = s.tsih
+		}
+	}
+	return s, c.respond(r, text, err)
+}
+
+// checkTSIH refuses further connections of a session, and sessions that are not
+// there.
+func (c *connection) checkTSIH(l *login) error {
+	switch {
+	case l.first.tsih == 0:
+		return nil
+	case c.srv.sessions.has(l.first.tsih):
+		return refuse(loginTooMany, "a session has one connection here")
+	}
+	return refuse(loginNoSession, "there is no session with TSIH %d", l.first.tsih)
+}
+
+func (c *connection) readLogin() (q loginRequest, data []byte, err error) {
+	if err := c.in.next(); err != nil {
+		return q, nil, err
+	}
+	h := &c.in.header
+	if h.opcode() != opLogin || !h.immediate() || len(c.in.ahs) > 0 {
+		return q, nil, fmt.Errorf("PDU %#02x during login: %w", h[0], errFormat)
+	}
+	data = make([]byte, c.in.left)
+	if err := c.in.read(data); err != nil {
+		return q, nil, err
+	}
+	return parseLoginRequest(h), data, c.in.finish()
+}
+
+// respond sends a login response. With an err, that is what the response says,
+// and it is returned.
+func (c *connection) respond(r loginResponse, text []byte, err error) error {
+	var e *loginError
+	if errors.As(err, &e) {
+		r.status, r.transit, text = e.status, false, nil
+	} else if err != nil {
+		r.status, r.transit, text = loginTargetError, false, nil
+	}
+	r.put(&c.writer.header)
+	c.writer.put(text, true)
+	c.writer.flush()
+	if err == nil {
+		err = c.writer.err
+	}
+	return err
+}

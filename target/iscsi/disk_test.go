@@ -1,0 +1,109 @@
+package iscsi
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+const blockSize = 512
+
+// disk is a small device in memory. It knows TEST UNIT READY, READ (10), WRITE
+// (10), and opHang, which lasts until it is aborted.
+type disk struct {
+	mu     sync.Mutex
+	data   []byte
+	nexus  int // open
+	resets []sam.TaskFunction
+	hung   chan uint32 // gets the tag of every hanging command
+	freed  chan uint32 // and of every one that was aborted
+}
+
+const opHang = 0xc0
+
+func newDisk(blocks int) *disk {
+	return &disk{data: make([]byte, blocks*blockSize), hung: make(chan uint32, 1000), freed: make(chan uint32, 1000)}
+}
+
+func (d *disk) NewNexus(sam.InitiatorPort, uint16) sam.Nexus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nexus++
+	return diskNexus{d}
+}
+
+func (d *disk) open() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.nexus
+}
+
+type diskNexus struct{ d *disk }
+
+func (n diskNexus) HasLUN(lun [8]byte) bool { return lun == [8]byte{} }
+
+func (n diskNexus) Close() {
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	n.d.nexus--
+}
+
+func (n diskNexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	n.d.resets = append(n.d.resets, f)
+	return n.HasLUN(lun)
+}
+
+func check(c *sam.Command, key, asc byte) bool {
+	c.Status, c.Sense = sam.CheckCondition, newSense(key, asc, 0)
+	return false
+}
+
+func (n diskNexus) Prepare(c *sam.Command) bool {
+	if !n.HasLUN(c.LUN) {
+		return check(c, 5, 0x25)
+	}
+	from := int(binary.BigEndian.Uint32(c.CDB[2:])) * blockSize
+	size := int(binary.BigEndian.Uint16(c.CDB[7:])) * blockSize
+	switch c.CDB[0] {
+	case 0x00, opHang:
+		return true
+	case 0x28, 0x2a:
+		if from+size > len(n.d.data) {
+			return check(c, 5, 0x21)
+		}
+		c.Needed = uint32(size)
+		if c.CDB[0] == 0x28 {
+			c.WantIn = uint32(size)
+		} else {
+			c.WantOut = uint32(size)
+		}
+		return true
+	}
+	return check(c, 5, 0x20)
+}
+
+func (n diskNexus) Execute(c *sam.Command) {
+	from := int(binary.BigEndian.Uint32(c.CDB[2:])) * blockSize
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	switch c.CDB[0] {
+	case 0x28:
+		c.InLen = uint32(copy(c.In, n.d.data[from:]))
+	case 0x2a:
+		copy(n.d.data[from:], c.Out)
+	case opHang:
+		n.d.mu.Unlock()
+		n.d.hang(c.Ctx, c.Tag)
+		n.d.mu.Lock()
+	}
+}
+
+func (d *disk) hang(ctx context.Context, tag uint32) {
+	d.hung <- tag
+	<-ctx.Done()
+	d.freed <- tag
+}

@@ -1,0 +1,77 @@
+package iscsi
+
+import "sync"
+
+// registry has the sessions by TSIH.
+type registry struct {
+	mu     sync.Mutex
+	byTSIH map[uint16]*session
+	last   uint16 // TSIH given out
+	limit  int
+}
+
+func newRegistry(limit int) *registry {
+	return &registry{byTSIH: make(map[uint16]*session), limit: limit}
+}
+
+// add gives the session a TSIH and enters it. If the initiator has a session
+// with the same ISID and target already, that is returned instead, and has to
+// be ended first (RFC 7143 section 6.3.5).
+func (r *registry) add(s *session) (old *session, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range r.byTSIH {
+		if !s.discovery() && other.target == s.target && other.port == s.port {
+			return other, nil
+		}
+	}
+	if len(r.byTSIH) >= r.limit {
+		return nil, refuse(loginResources, "there are %d sessions already, the limit", r.limit)
+	}
+	s.tsih = r.nextLocked()
+	r.byTSIH[s.tsih] = s
+	return nil, nil
+}
+
+// nextLocked finds a free TSIH other than 0; the limit leaves some.
+func (r *registry) nextLocked() uint16 {
+	for {
+		r.last++
+		if _, taken := r.byTSIH[r.last]; r.last != 0 && !taken {
+			return r.last
+		}
+	}
+}
+
+func (r *registry) remove(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byTSIH, s.tsih)
+}
+
+func (r *registry) has(tsih uint16) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byTSIH[tsih] != nil
+}
+
+// of returns the sessions with a target; nil: the discovery sessions.
+func (r *registry) of(t *Target) (list []*session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.byTSIH {
+		if s.target == t {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (r *registry) all() (list []*session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.byTSIH {
+		list = append(list, s)
+	}
+	return list
+}

@@ -1,0 +1,227 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Server serves iSCSI targets. Its methods may be called concurrently.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	sessions *registry
+	buffers  buffers
+	handlers sync.WaitGroup // of connections
+
+	mu        sync.Mutex
+	closing   bool
+	listeners map[net.Listener]struct{}
+	logins    map[net.Conn]struct{} // connections that are not logged in
+}
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("iSCSI server was shut down")
+
+// New makes a server. The error says what is wrong with the configuration.
+func New(cfg Config) (*Server, error) {
+	cfg.Limits.setDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("set up the iSCSI server: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Server{
+		cfg: cfg, log: cfg.Log, sessions: newRegistry(cfg.Limits.MaxSessions),
+		listeners: map[net.Listener]struct{}{}, logins: map[net.Conn]struct{}{},
+	}, nil
+}
+
+// Serve takes connections from a listener until Shutdown (then it returns
+// ErrServerClosed) or until the listener fails. It closes the listener. Several
+// listeners, all of the server's portal group, may be served at once.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	if !s.track(l) {
+		return ErrServerClosed
+	}
+	defer s.untrack(l)
+	var pause time.Duration
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			pause = 0
+			s.start(conn)
+			continue
+		}
+		if s.isClosing() {
+			return ErrServerClosed
+		}
+		var ne net.Error
+		if !errors.As(err, &ne) || errors.Is(err, net.ErrClosed) || pause > 10*time.Second {
+			return fmt.Errorf("accept iSCSI connections on %s: %w", l.Addr(), err)
+		}
+		// Out of file descriptors, most likely: that may pass.
+		pause = max(2*pause, 5*time.Millisecond)
+		s.log.Warn("iscsi: cannot take connections now", "err", err, "again in", pause)
+		time.Sleep(pause)
+	}
+}
+
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+func (s *Server) untrack(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// start handles a connection in a goroutine of its own, if there may be one
+// more that is not logged in.
+func (s *Server) start(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || len(s.logins) >= s.cfg.Limits.MaxLogins {
+		s.log.Warn("iscsi: connection refused, too many are not logged in", "peer", conn.RemoteAddr().String())
+		conn.Close()
+		return
+	}
+	s.logins[conn] = struct{}{}
+	s.handlers.Go(func() { s.handle(conn) })
+}
+
+// handle is a connection's goroutine: the login, then the session's reader.
+func (s *Server) handle(conn net.Conn) {
+	defer conn.Close()
+	c := newConnection(s, conn)
+	session, err := c.login()
+	s.loggedIn(conn)
+	if session == nil {
+		c.log.Log(context.Background(), loginLevel(err), "iscsi: no login", "err", err)
+		return
+	}
+	session.run()
+}
+
+// loginLevel is the level to log a failed login at. Connections that are closed
+// without a word are those of monitoring.
+func loginLevel(err error) slog.Level {
+	if errors.Is(err, io.EOF) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
+
+func (s *Server) loggedIn(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logins, conn)
+}
+
+// open makes a session of a login that is complete. A session of the same
+// initiator port is ended first.
+func (s *Server) open(c *connection, l *login) (*session, error) {
+	ses := newSession(s, c, l)
+	ses.params.settle()
+	for {
+		if s.isClosing() {
+			return nil, refuse(loginUnavailable, "the target is shutting down")
+		}
+		old, err := s.sessions.add(ses)
+		if err != nil {
+			return nil, err
+		}
+		if old == nil {
+			break
+		}
+		if err := s.reinstate(old); err != nil {
+			return nil, err
+		}
+	}
+	if !ses.discovery() {
+		ses.nexus = ses.target.Device.NewNexus(ses.port, s.cfg.PortalGroup)
+	}
+	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery())
+	return ses, nil
+}
+
+// reinstate ends the old session, for as long as a login may take.
+func (s *Server) reinstate(old *session) error {
+	old.kill("the initiator logged in again")
+	t := time.NewTimer(s.cfg.Limits.LoginTimeout)
+	defer t.Stop()
+	select {
+	case <-old.ended:
+		return nil
+	case <-t.C:
+		return refuse(loginUnavailable, "the initiator's old session still has commands that do not end")
+	}
+}
+
+// Shutdown takes no further connections, asks initiators to log out, and ends
+// the sessions that are left after Limits.ShutdownGrace, or when ctx ends. It
+// returns when nothing is left, or when ctx has ended, with its error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopListening()
+	for _, ses := range s.sessions.all() {
+		if ses.discovery() {
+			ses.kill("shutdown")
+		} else {
+			ses.announce(s.cfg.Limits.ShutdownGrace)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		s.handlers.Wait()
+		close(done)
+	}()
+	grace, cancel := context.WithTimeout(ctx, s.cfg.Limits.ShutdownGrace)
+	defer cancel()
+	select {
+	case <-done:
+		return nil
+	case <-grace.Done():
+	}
+	for _, ses := range s.sessions.all() {
+		ses.kill("shutdown")
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("shut the iSCSI server down: commands did not end: %w", ctx.Err())
+	}
+}
+
+// stopListening closes the listeners and the connections that are not logged in.
+func (s *Server) stopListening() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.logins {
+		c.Close()
+	}
+}

@@ -1,0 +1,133 @@
+package iscsi
+
+import "sync"
+
+// tasks are the commands of a session that were not answered yet, by initiator
+// task tag. Every command in it is either parked, or owned by a goroutine that
+// will ask for it again (park, finish) and learns there whether it was aborted.
+type tasks struct {
+	mu    sync.Mutex
+	byTag map[uint32]*command
+	spare []*command
+}
+
+// get returns a command to fill.
+func (t *tasks) get(s *session) *command {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := len(t.spare); n > 0 {
+		c := t.spare[n-1]
+		t.spare = t.spare[:n-1]
+		return c
+	}
+	return newCommand(s)
+}
+
+// put takes a command back that is not in the table. There are hardly more
+// than the command window and the immediate requests allow.
+func (t *tasks) put(c *command) {
+	c.reset()
+	t.mu.Lock()
+	t.spare = append(t.spare, c)
+	t.mu.Unlock()
+}
+
+// add enters a command that the caller owns. False: its tag is in use.
+func (t *tasks) add(c *command) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, twice := t.byTag[c.scsi.Tag]; twice {
+		return false
+	}
+	t.byTag[c.scsi.Tag] = c
+	return true
+}
+
+// park leaves a command to the table until its next Data-Out, and sends the R2Ts
+// that ask for it. Sending happens under the lock, so that no R2T follows the
+// answer to an abort. False: it was aborted, and is the caller's to discard.
+func (t *tasks) park(c *command, q *queue, r2ts []*note) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.aborted {
+		return false
+	}
+	c.parked = true
+	for _, r := range r2ts {
+		q.push(r)
+	}
+	return true
+}
+
+// unpark gives the caller the parked command with the tag, or nil.
+func (t *tasks) unpark(tag uint32) *command {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.byTag[tag]
+	if c == nil || !c.parked {
+		return nil
+	}
+	c.parked = false
+	return c
+}
+
+// finish takes a command out of the table and gives it to the writer. False: it
+// was aborted, and is the caller's to discard.
+func (t *tasks) finish(c *command, q *queue) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.aborted {
+		return false
+	}
+	delete(t.byTag, c.scsi.Tag)
+	q.push(c)
+	return true
+}
+
+// abort ends the commands that match, and returns their number: done is called
+// on the fence when the last trace of each of them is gone. They get no answer.
+// Their tags stay taken until their owners have let go of them.
+func (t *tasks) abort(match func(*command) bool, fence *sync.WaitGroup) (n int) {
+	var gone []*command
+	t.mu.Lock()
+	for tag, c := range t.byTag {
+		if !match(c) {
+			continue
+		}
+		n++
+		fence.Add(1)
+		c.fences = append(c.fences, fence)
+		c.abortLocked()
+		if c.parked {
+			c.parked = false
+			delete(t.byTag, tag)
+			gone = append(gone, c)
+		}
+	}
+	t.mu.Unlock()
+	for _, c := range gone {
+		c.s.free(c)
+	}
+	return n
+}
+
+func (c *command) abortLocked() {
+	if !c.aborted {
+		c.aborted = true
+		c.ctx.end()
+	}
+}
+
+// markAborted aborts a command that the caller owns.
+func (t *tasks) markAborted(c *command) {
+	t.mu.Lock()
+	c.abortLocked()
+	t.mu.Unlock()
+}
+
+// drop takes an aborted command out of the table.
+func (t *tasks) drop(c *command) {
+	t.mu.Lock()
+	delete(t.byTag, c.scsi.Tag)
+	t.mu.Unlock()
+}

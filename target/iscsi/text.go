@@ -1,0 +1,120 @@
+package iscsi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Bounds of a text that an initiator sends, in one PDU or in several (C bit).
+// An answer to maxKeys keys fits into a login response's 8 KiB.
+const (
+	maxText     = 16 << 10
+	maxKeys     = 64
+	maxKeySize  = 63  // RFC 7143 section 6.1
+	maxValue    = 255 // RFC 7143 section 6.1; no key in use here allows more
+	loginMaxPDU = 8192
+)
+
+var errText = errors.New("malformed text (the initiator breaks RFC 7143 section 6.1)")
+
+// pair is a key and its value.
+type pair struct{ key, value string }
+
+// parseText cuts a text into its pairs: key=value, each ended by a zero byte;
+// the last may lack it. A key that comes twice is an error (RFC 7143 section
+// 6.3: no parameter is negotiated twice).
+func parseText(text []byte) ([]pair, error) {
+	var pairs []pair
+	for len(text) > 0 {
+		item, rest, _ := bytes.Cut(text, []byte{0})
+		text = rest
+		if len(item) == 0 {
+			continue // zeros at the end are common
+		}
+		p, err := parsePair(item)
+		if err != nil {
+			return nil, err
+		}
+		if len(pairs) == maxKeys {
+			return nil, fmt.Errorf("more than %d keys in one text: %w", maxKeys, errText)
+		}
+		if _, twice := find(pairs, p.key); twice {
+			return nil, fmt.Errorf("key %s twice: %w", p.key, errText)
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+func parsePair(item []byte) (pair, error) {
+	key, value, ok := strings.Cut(string(item), "=")
+	switch {
+	case !ok:
+		return pair{}, fmt.Errorf("%.32q has no equals sign: %w", item, errText)
+	case !isKey(key):
+		return pair{}, fmt.Errorf("%.80q is no key: %w", key, errText)
+	case len(value) > maxValue:
+		return pair{}, fmt.Errorf("value of %s is %d bytes long, more than %d: %w", key, len(value), maxValue, errText)
+	}
+	return pair{key, value}, nil
+}
+
+// isKey tells whether s is a key-name (RFC 7143 section 6.1).
+func isKey(s string) bool {
+	if len(s) == 0 || len(s) > maxKeySize || s[0] < 'A' || s[0] > 'Z' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && !strings.ContainsRune(".-+@_#/", rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+func find(pairs []pair, key string) (value string, ok bool) {
+	for _, p := range pairs {
+		if p.key == key {
+			return p.value, true
+		}
+	}
+	return "", false
+}
+
+// appendPair writes a pair as it stands on the wire.
+func appendPair(text []byte, key, value string) []byte {
+	text = append(text, key...)
+	text = append(text, '=')
+	text = append(text, value...)
+	return append(text, 0)
+}
+
+// collector puts a text together that comes in several PDUs.
+type collector struct{ text []byte }
+
+// add takes the next piece. When it is the last, add returns the whole text.
+func (c *collector) add(piece []byte, more bool) (text []byte, complete bool, err error) {
+	if len(c.text)+len(piece) > maxText {
+		return nil, false, fmt.Errorf("text of more than %d bytes: %w", maxText, errText)
+	}
+	c.text = append(c.text, piece...)
+	if more {
+		return nil, false, nil
+	}
+	text, c.text = c.text, nil
+	return text, true, nil
+}
+
+// parseNumber reads a decimal or hexadecimal constant (RFC 7143 section 6.1).
+func parseNumber(s string) (uint64, bool) {
+	base := 10
+	if len(s) > 2 && (s[:2] == "0x" || s[:2] == "0X") {
+		s, base = s[2:], 16
+	}
+	n, err := strconv.ParseUint(s, base, 64)
+	return n, err == nil
+}
