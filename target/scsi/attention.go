@@ -1,0 +1,60 @@
+package scsi
+
+import (
+	"math/bits"
+	"sync/atomic"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+)
+
+// A unit attention condition (SAM-5 5.14), one bit each, the one to be told
+// first lowest. The resets supersede each other in this order (SAM-5 6.2).
+const (
+	attentionPowerOn uint32 = 1 << iota
+	attentionHardReset
+	attentionLUNReset
+	attentionNexusLoss
+	attentionLUNsChanged
+
+	attentionResets = attentionPowerOn | attentionHardReset | attentionLUNReset | attentionNexusLoss
+)
+
+// attentions holds the conditions pending for one I_T nexus and logical unit.
+// Without any, looking at it is one atomic load.
+type attentions struct{ pending atomic.Uint32 }
+
+func (a *attentions) establish(which uint32) { a.pending.Or(which) }
+func (a *attentions) clear(which uint32)     { a.pending.And(^which) }
+
+// take removes the first condition and returns it as sense data. Telling a
+// reset also ends those that it supersedes.
+func (a *attentions) take() sense {
+	for {
+		all := a.pending.Load()
+		if all == 0 {
+			return sense{}
+		}
+		first := uint32(1) << bits.TrailingZeros32(all)
+		rest := all &^ first
+		if first&attentionResets != 0 {
+			rest &^= attentionResets
+		}
+		if a.pending.CompareAndSwap(all, rest) {
+			return sense{key: gotgt.UNIT_ATTENTION, code: attentionCode(first)}
+		}
+	}
+}
+
+func attentionCode(which uint32) gotgt.SCSISubError {
+	switch which {
+	case attentionPowerOn:
+		return gotgt.ASC_POWERON_RESET
+	case attentionHardReset:
+		return codeHardReset
+	case attentionLUNReset:
+		return codeLUNReset
+	case attentionNexusLoss:
+		return gotgt.ASC_I_T_NEXUS_LOSS_OCCURRED
+	}
+	return gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED
+}

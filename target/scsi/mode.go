@@ -1,0 +1,106 @@
+package scsi
+
+import (
+	"encoding/binary"
+
+	"github.com/gostor/gotgt/pkg/api"
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// Fields of MODE SENSE (SPC-4 6.13).
+const (
+	modeAllPages    = 0x3f
+	modeAllSubpages = 0xff
+	modeChangeable  = 1
+	modeSaved       = 3
+
+	// modeDPOFUA is the device-specific parameter: DPO and FUA are understood.
+	modeDPOFUA = 0x10
+)
+
+// modePages are the mode pages, ascending; Data is what follows code and length.
+// No field can be changed: default values are the current ones.
+func modePages() []api.ModePage {
+	return []api.ModePage{
+		// Caching: WCE. SYNCHRONIZE CACHE and FUA are what make a write durable.
+		{PageCode: 0x08, Size: 0x12, Data: append([]byte{0x04}, make([]byte, 0x11)...)},
+		// Control: unrestricted reordering; sense data in fixed format.
+		{PageCode: 0x0a, Size: 0x0a, Data: append([]byte{0, 0x10}, make([]byte, 8)...)},
+		// Informational exceptions control: DEXCPT, none are reported.
+		{PageCode: 0x1c, Size: 0x0a, Data: append([]byte{0x08}, make([]byte, 9)...)},
+	}
+}
+
+// modeSense6 is MODE SENSE (6), SPC-4 6.13.
+func modeSense6(v *view, c *sam.Command) ([]byte, sense) {
+	pages, s := v.unit.selectPages(c.CDB)
+	if s.failed() {
+		return nil, s
+	}
+	block := v.unit.blockDescriptor(c.CDB, false)
+	size := 4 + len(block) + len(pages)
+	p := []byte{byte(size - 1), 0, modeDPOFUA, byte(len(block))}
+	return append(append(p, block...), pages...), sense{}
+}
+
+// modeSense10 is MODE SENSE (10), SPC-4 6.14.
+func modeSense10(v *view, c *sam.Command) ([]byte, sense) {
+	pages, s := v.unit.selectPages(c.CDB)
+	if s.failed() {
+		return nil, s
+	}
+	long := c.CDB[1]&0x10 != 0
+	block := v.unit.blockDescriptor(c.CDB, long)
+	p := binary.BigEndian.AppendUint16(nil, uint16(8-2+len(block)+len(pages)))
+	p = append(p, 0, modeDPOFUA, 0, 0, 0, byte(len(block)))
+	if long && len(block) > 0 {
+		p[4] = 0x01 // LONGLBA
+	}
+	return append(append(p, block...), pages...), sense{}
+}
+
+// selectPages gives the mode pages that a CDB asks for.
+func (u *unit) selectPages(cdb []byte) ([]byte, sense) {
+	control, page, subpage := cdb[2]>>6, cdb[2]&0x3f, cdb[3]
+	if control == modeSaved {
+		return nil, illegal(gotgt.ASC_SAVING_PARMS_UNSUP)
+	}
+	if subpage != 0 && subpage != modeAllSubpages {
+		return nil, invalidField(3)
+	}
+	var p []byte
+	for i := range u.lu.ModePages {
+		if m := &u.lu.ModePages[i]; page == m.PageCode || page == modeAllPages {
+			p = appendPage(p, m, control == modeChangeable)
+		}
+	}
+	if p == nil {
+		return nil, invalidBits(2, 0x3f)
+	}
+	return p, sense{}
+}
+
+func appendPage(p []byte, m *api.ModePage, changeable bool) []byte {
+	p = append(p, m.PageCode, m.Size)
+	if changeable {
+		return append(p, make([]byte, m.Size)...)
+	}
+	return append(p, m.Data...)
+}
+
+// blockDescriptor is the short or long LBA mode parameter block descriptor
+// (SBC-3 6.4.2), or none if the CDB disables it.
+func (u *unit) blockDescriptor(cdb []byte, long bool) []byte {
+	if cdb[1]&0x08 != 0 {
+		return nil
+	}
+	blocks, size := u.blocks(), uint32(1)<<u.shift
+	if long {
+		p := binary.BigEndian.AppendUint64(nil, blocks)
+		return binary.BigEndian.AppendUint64(p, uint64(size))
+	}
+	p := binary.BigEndian.AppendUint32(nil, uint32(min(blocks, 1<<32-1)))
+	return binary.BigEndian.AppendUint32(p, size)
+}

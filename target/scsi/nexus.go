@@ -1,0 +1,194 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// port is what the target knows of one I_T nexus. It outlives the nexus, so that
+// an initiator port that comes back finds its unit attentions.
+type port struct {
+	target *Target
+	key    portKey
+	absent *view // stands for every logical unit that does not exist
+
+	// views is replaced as a whole under Target.mu; commands read it without a lock.
+	views atomic.Pointer[map[uint16]*view]
+
+	// Under Target.mu.
+	open   int    // nexuses now
+	opened uint64 // Target.clock when last opened
+}
+
+// view is one logical unit as one I_T nexus sees it.
+type view struct {
+	port *port
+	unit *unit // nil: does not exist
+	attentions
+}
+
+func (p *port) newView(u *unit, pending uint32) *view {
+	v := &view{port: p, unit: u}
+	v.establish(pending)
+	return v
+}
+
+// changeLocked replaces the views after the inventory of LUNs changed, and says
+// so on every logical unit.
+func (p *port) changeLocked(change func(map[uint16]*view)) {
+	views := maps.Clone(*p.views.Load())
+	change(views)
+	p.views.Store(&views)
+	p.establish(attentionLUNsChanged)
+}
+
+func (p *port) establish(which uint32) {
+	for _, v := range *p.views.Load() {
+		v.establish(which)
+	}
+}
+
+// view finds a logical unit; never nil.
+func (p *port) view(lun [8]byte) *view {
+	if number, ok := lunNumber(lun); ok {
+		if v := (*p.views.Load())[number]; v != nil {
+			return v
+		}
+	}
+	return p.absent
+}
+
+// lunNumber reads a single level LUN in peripheral device or flat space
+// addressing (SAM-5 4.7.6, 4.7.7).
+func lunNumber(lun [8]byte) (uint16, bool) {
+	first := binary.BigEndian.Uint16(lun[:])
+	if [6]byte(lun[2:]) != [6]byte{} {
+		return 0, false
+	}
+	switch first >> 14 {
+	case 0:
+		return first, first <= 0xff // the bus identifier must be 0
+	case 1:
+		return first & maxLUN, true
+	}
+	return 0, false
+}
+
+// appendLUN appends a LUN in the form that lunNumber reads.
+func appendLUN(p []byte, number uint16) []byte {
+	if number > 0xff {
+		number |= 1 << 14
+	}
+	p = binary.BigEndian.AppendUint16(p, number)
+	return append(p, 0, 0, 0, 0, 0, 0)
+}
+
+// nexus is an open I_T nexus. It implements sam.Nexus.
+type nexus struct {
+	port  *port
+	close sync.Once
+}
+
+// Prepare implements sam.Nexus.
+func (n *nexus) Prepare(c *sam.Command) bool {
+	c.Status, c.Sense = sam.Good, c.Sense[:0]
+	c.WantIn, c.WantOut, c.InLen, c.Needed = 0, 0, 0, 0
+	s := n.port.prepare(c)
+	if !s.failed() {
+		return true
+	}
+	s.finish(c)
+	c.WantIn, c.WantOut = 0, 0
+	return false
+}
+
+func (p *port) prepare(c *sam.Command) sense {
+	v := p.view(c.LUN)
+	op, unknown := p.target.ops.find(c.CDB)
+	if v.unit == nil && (op == nil || !op.worksWithout(c.LUN)) {
+		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
+	}
+	if op == nil || !op.quiet {
+		if s := v.take(); s.failed() {
+			return s
+		}
+	}
+	if op == nil {
+		return unknown
+	}
+	if s := op.check(c.CDB); s.failed() {
+		return s
+	}
+	return op.prepare(v, c)
+}
+
+// Execute implements sam.Nexus. It looks the logical unit up again: it may have
+// been removed since Prepare.
+func (n *nexus) Execute(c *sam.Command) {
+	n.port.execute(c).finish(c)
+}
+
+func (p *port) execute(c *sam.Command) sense {
+	v := p.view(c.LUN)
+	op, unknown := p.target.ops.find(c.CDB)
+	switch {
+	case op == nil:
+		return unknown
+	case v.unit == nil && !op.worksWithout(c.LUN):
+		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
+	}
+	return op.execute(v, c)
+}
+
+// HasLUN implements sam.Nexus.
+func (n *nexus) HasLUN(lun [8]byte) bool { return n.port.view(lun).unit != nil }
+
+// Reset implements sam.Nexus. A reset is told to every I_T nexus, the one that
+// asked for it included (SAM-5 6.3.2, 6.3.3): initiators expect that.
+func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
+	t := n.port.target
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch f {
+	case sam.LogicalUnitReset:
+		return t.resetLocked(lun)
+	case sam.TargetWarmReset:
+		t.resetAllLocked(attentionHardReset)
+	case sam.TargetColdReset:
+		t.resetAllLocked(attentionPowerOn)
+	}
+	return true
+}
+
+func (t *Target) resetLocked(lun [8]byte) bool {
+	number, ok := lunNumber(lun)
+	if !ok || t.luns[number] == nil {
+		return false
+	}
+	for _, p := range t.ports {
+		p.view(lun).establish(attentionLUNReset)
+	}
+	return true
+}
+
+func (t *Target) resetAllLocked(which uint32) {
+	for _, p := range t.ports {
+		p.establish(which)
+	}
+}
+
+// Close implements sam.Nexus.
+func (n *nexus) Close() {
+	n.close.Do(func() {
+		t := n.port.target
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		n.port.open--
+	})
+}

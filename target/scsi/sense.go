@@ -1,0 +1,118 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+	"syscall"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// Additional sense codes that gotgt's table lacks (SPC-4 annex F).
+const (
+	codeBecomingReady    gotgt.SCSISubError = 0x0401
+	codeSpaceAllocFailed gotgt.SCSISubError = 0x2707
+	codeHardReset        gotgt.SCSISubError = 0x2902
+	codeLUNReset         gotgt.SCSISubError = 0x2903
+)
+
+// senseSize is the length of all fixed format sense data here.
+const senseSize = 18
+
+// sense is how a command failed. Its zero value means that it did not.
+type sense struct {
+	key  byte
+	code gotgt.SCSISubError
+
+	// The field pointer of ILLEGAL REQUEST, if pointed.
+	pointed, inCDB bool
+	bit            int8 // of the field's byte, or -1
+	field          uint16
+}
+
+func (s sense) failed() bool { return s != sense{} }
+
+func illegal(code gotgt.SCSISubError) sense {
+	return sense{key: gotgt.ILLEGAL_REQUEST, code: code}
+}
+
+// invalidField is INVALID FIELD IN CDB, pointing to a byte.
+func invalidField(at int) sense {
+	return sense{key: gotgt.ILLEGAL_REQUEST, code: gotgt.ASC_INVALID_FIELD_IN_CDB,
+		pointed: true, inCDB: true, bit: -1, field: uint16(at)}
+}
+
+// invalidBits is invalidField, pointing to the highest bit at fault.
+func invalidBits(at int, fault byte) sense {
+	s := invalidField(at)
+	s.bit = int8(bits.Len8(fault) - 1)
+	return s
+}
+
+// invalidParameter is INVALID FIELD IN PARAMETER LIST, pointing to a byte.
+func invalidParameter(at int) sense {
+	return sense{key: gotgt.ILLEGAL_REQUEST, code: gotgt.ASC_INVALID_FIELD_IN_PARMS,
+		pointed: true, bit: -1, field: uint16(at)}
+}
+
+// appendFixed appends the sense data in fixed format (SPC-4 4.5.3).
+func (s sense) appendFixed(p []byte) []byte {
+	p = append(p, 0x70, 0, s.key, 0, 0, 0, 0, senseSize-8, 0, 0, 0, 0,
+		byte(s.code>>8), byte(s.code), 0)
+	sks := s.specific()
+	return append(p, sks[:]...)
+}
+
+// appendDescriptor appends the sense data in descriptor format (SPC-4 4.5.2),
+// which only REQUEST SENSE can ask for.
+func (s sense) appendDescriptor(p []byte) []byte {
+	return append(p, 0x72, s.key, byte(s.code>>8), byte(s.code), 0, 0, 0, 0)
+}
+
+// specific gives the sense-key specific bytes (SPC-4 4.5.2.4.2).
+func (s sense) specific() (p [3]byte) {
+	if !s.pointed {
+		return p
+	}
+	p[0] = 0x80
+	if s.inCDB {
+		p[0] |= 0x40
+	}
+	if s.bit >= 0 {
+		p[0] |= 0x08 | byte(s.bit)
+	}
+	binary.BigEndian.PutUint16(p[1:], s.field)
+	return p
+}
+
+// finish sets the outcome of a command.
+func (s sense) finish(c *sam.Command) {
+	if !s.failed() {
+		c.Status = sam.Good
+		return
+	}
+	c.Status = sam.CheckCondition
+	c.Sense = s.appendFixed(c.Sense[:0])
+	c.InLen, c.Needed = 0, 0
+}
+
+// notReady is implemented by errors of a Disk that will pass: initiators then
+// wait and try again instead of failing the host's I/O.
+type notReady interface{ SCSINotReady() bool }
+
+// mediumSense turns an error of a Disk into sense data. code tells what failed.
+func mediumSense(err error, code gotgt.SCSISubError) sense {
+	var wait notReady
+	switch {
+	case err == nil:
+		return sense{}
+	case errors.As(err, &wait) && wait.SCSINotReady():
+		return sense{key: gotgt.NOT_READY, code: codeBecomingReady}
+	case errors.Is(err, syscall.ENOSPC) && code == gotgt.ASC_WRITE_ERROR:
+		return sense{key: gotgt.DATA_PROTECT, code: codeSpaceAllocFailed}
+	}
+	return sense{key: gotgt.MEDIUM_ERROR, code: code}
+}

@@ -1,0 +1,266 @@
+package scsi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/bits"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+const (
+	// MaxTransfer bounds what one READ, WRITE or VERIFY moves, in bytes. It is told
+	// in VPD page B0h. Initiators split at 1 MiB or less; 16 MiB leaves room and
+	// keeps the transport's buffers bounded.
+	MaxTransfer = 16 << 20
+
+	// maxLUN is the last number of the flat space addressing method (SAM-5 4.7.7.3).
+	maxLUN = 1<<14 - 1
+
+	// maxPorts bounds how many I_T nexuses that are gone are remembered for their
+	// unit attentions. One forgotten is told POWER ON again, which covers all.
+	maxPorts = 1024
+
+	// maxName is the longest iSCSI name (RFC 7143 section 4.2.7.1).
+	maxName = 223
+
+	// maxSerial keeps the T10 vendor ID designator below its 255 bytes.
+	maxSerial = 128
+)
+
+// Disk is a LUN's medium. Its methods may be called concurrently. Offsets and
+// lengths are in bytes and lie inside [0, Size). An error with a method
+// SCSINotReady() bool that returns true is told to the host as NOT READY, and
+// tried again by it; any other as a MEDIUM ERROR.
+type Disk interface {
+	// ReadAt fills p with the bytes at off.
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	// WriteAt stores p at off; with fua it is durable on return.
+	WriteAt(ctx context.Context, p []byte, off int64, fua bool) error
+	// Zero makes [off, off+n) read as zeros, and gives the space back where possible.
+	Zero(ctx context.Context, off, n int64, fua bool) error
+	// Sync makes everything durable that was written before it was called.
+	Sync(ctx context.Context) error
+	// Size is in bytes.
+	Size() int64
+}
+
+// LUN describes a logical unit. Two targets that are given the same identity
+// (NAA, EUI, Serial, Vendor, Product, Revision) show the same logical unit, with
+// two paths to it.
+type LUN struct {
+	Disk      Disk
+	NAA       [16]byte // SPC-4 7.8.6.6; type 6 (16 bytes), or 3 or 5 (8 bytes, then zeros)
+	EUI       [8]byte  // EUI-64; zero: none
+	Serial    string   // printable ASCII, 1 to 128 bytes
+	Vendor    string   // up to 8 bytes; empty: TWINLUN
+	Product   string   // up to 16 bytes; empty: twinlun
+	Revision  string   // up to 4 bytes
+	BlockSize uint32   // logical block, bytes: 512 to 4096, a power of two; 0: 512
+}
+
+// Config describes a target device.
+type Config struct {
+	Name string       // iSCSI name, up to 223 bytes
+	Log  *slog.Logger // nil: slog.Default()
+}
+
+// Target is a SCSI target device. It implements sam.Target.
+type Target struct {
+	// Fixed by NewTarget.
+	name string
+	log  *slog.Logger
+	ops  *operations
+
+	scratch sync.Pool // of *[scratchSize]byte
+
+	mu    sync.Mutex
+	luns  map[uint16]*unit
+	ports map[portKey]*port
+	clock uint64 // counts openings, for forgetting the oldest port
+}
+
+// portKey names one I_T nexus.
+type portKey struct {
+	from  sam.InitiatorPort
+	group uint16
+}
+
+// NewTarget returns a target device without logical units.
+func NewTarget(cfg Config) *Target {
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	return &Target{
+		name:  cfg.Name[:min(len(cfg.Name), maxName)],
+		log:   log,
+		ops:   newOperations(),
+		luns:  make(map[uint16]*unit),
+		ports: make(map[portKey]*port),
+	}
+}
+
+// unit is one logical unit.
+type unit struct {
+	target *Target
+	number uint16
+	disk   Disk
+	lu     api.SCSILu // its model; read only
+	naa    []byte
+	eui    []byte
+	shift  uint // log2 of the logical block size
+}
+
+// blocks is the capacity in logical blocks.
+func (u *unit) blocks() uint64 { return uint64(u.disk.Size()) >> u.shift }
+
+// bytes turns a number of blocks, checked before, into bytes.
+func (u *unit) bytes(blocks uint64) int64 { return int64(blocks << u.shift) }
+
+// AddLUN puts a logical unit into the target, under a number from 0 to 16383.
+func (t *Target) AddLUN(number uint16, l LUN) error {
+	u, err := newUnit(t, number, l)
+	if err != nil {
+		return fmt.Errorf("add LUN %d to target %s: %w", number, t.name, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.luns[number] != nil {
+		return fmt.Errorf("add LUN %d to target %s: the number is taken; remove that LUN first", number, t.name)
+	}
+	t.luns[number] = u
+	for _, p := range t.ports {
+		p.changeLocked(func(views map[uint16]*view) { views[number] = p.newView(u, attentionPowerOn) })
+	}
+	return nil
+}
+
+// RemoveLUN takes a logical unit out. Commands on it that were prepared but not
+// yet executed end with LOGICAL UNIT NOT SUPPORTED; those under way go on.
+func (t *Target) RemoveLUN(number uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.luns[number] == nil {
+		return fmt.Errorf("remove LUN %d of target %s: there is no such LUN", number, t.name)
+	}
+	delete(t.luns, number)
+	for _, p := range t.ports {
+		p.changeLocked(func(views map[uint16]*view) { delete(views, number) })
+	}
+	return nil
+}
+
+// NewNexus implements sam.Target.
+func (t *Target) NewNexus(from sam.InitiatorPort, portalGroup uint16) sam.Nexus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := portKey{from: from, group: portalGroup}
+	key.from.Name = strings.Clone(key.from.Name[:min(len(key.from.Name), maxName)])
+	p := t.ports[key]
+	if p == nil {
+		p = t.newPortLocked(key)
+		t.forgetLocked()
+	} else {
+		p.establish(attentionNexusLoss)
+	}
+	t.clock++
+	p.open, p.opened = p.open+1, t.clock
+	return &nexus{port: p}
+}
+
+func (t *Target) newPortLocked(key portKey) *port {
+	p := &port{target: t, key: key}
+	p.absent = p.newView(nil, 0)
+	views := make(map[uint16]*view, len(t.luns))
+	for number, u := range t.luns {
+		views[number] = p.newView(u, attentionPowerOn)
+	}
+	p.views.Store(&views)
+	t.ports[key] = p
+	return p
+}
+
+// forgetLocked drops the port opened longest ago among those without a nexus,
+// when there are too many.
+func (t *Target) forgetLocked() {
+	if len(t.ports) <= maxPorts {
+		return
+	}
+	var oldest *port
+	for _, p := range t.ports {
+		if p.open == 0 && p.opened != 0 && (oldest == nil || p.opened < oldest.opened) {
+			oldest = p
+		}
+	}
+	if oldest != nil {
+		delete(t.ports, oldest.key)
+	}
+}
+
+// numbers lists the LUNs, ascending.
+func (t *Target) numbers() []uint16 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.luns))
+}
+
+// newUnit checks a LUN's description.
+func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
+	l.BlockSize = cmp.Or(l.BlockSize, 512)
+	l.Vendor, l.Product = cmp.Or(l.Vendor, "TWINLUN"), cmp.Or(l.Product, "twinlun")
+	if err := l.check(number); err != nil {
+		return nil, err
+	}
+	u := &unit{target: t, number: number, disk: l.Disk, shift: uint(bits.TrailingZeros32(l.BlockSize))}
+	u.naa = l.NAA[:naaSize(l.NAA)]
+	if l.EUI != [8]byte{} {
+		u.eui = l.EUI[:]
+	}
+	u.lu = newModel(l, u.shift)
+	return u, nil
+}
+
+func (l *LUN) check(number uint16) error {
+	switch {
+	case number > maxLUN:
+		return fmt.Errorf("LUN numbers go up to %d", maxLUN)
+	case l.Disk == nil:
+		return fmt.Errorf("it has no disk")
+	case l.BlockSize < 512 || l.BlockSize > physicalBlock || l.BlockSize&(l.BlockSize-1) != 0:
+		return fmt.Errorf("block size %d: must be 512, 1024, 2048 or 4096", l.BlockSize)
+	case l.Disk.Size() < int64(l.BlockSize):
+		return fmt.Errorf("disk of %d bytes: smaller than one block", l.Disk.Size())
+	case naaSize(l.NAA) == 0:
+		return fmt.Errorf("NAA identifier %x: must start with 6, or with 3 or 5 and end in eight zero bytes", l.NAA)
+	case len(l.Serial) == 0 || !printable(l.Serial, maxSerial):
+		return fmt.Errorf("serial number %q: must be 1 to %d printable ASCII characters", l.Serial, maxSerial)
+	case !printable(l.Vendor, 8) || !printable(l.Product, 16) || !printable(l.Revision, 4):
+		return fmt.Errorf("vendor %q, product %q, revision %q: must be printable ASCII, up to 8, 16 and 4 characters",
+			l.Vendor, l.Product, l.Revision)
+	}
+	return nil
+}
+
+// naaSize is the length of an NAA identifier, or 0 if its type is not allowed.
+func naaSize(naa [16]byte) int {
+	switch kind := naa[0] >> 4; {
+	case kind == 6:
+		return 16
+	case (kind == 3 || kind == 5) && [8]byte(naa[8:]) == [8]byte{}:
+		return 8
+	}
+	return 0
+}
+
+func printable(s string, most int) bool {
+	return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
+}
