@@ -1,0 +1,140 @@
+package replication
+
+import (
+	"context"
+	"sync"
+
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/task"
+)
+
+// lockStripes is how many blocks can be locked apart from one another: enough
+// that a hundred commands at random places seldom meet by chance (64 KiB memory).
+const lockStripes = 1024
+
+// blockLocks keep reads and writes of one block from tearing each other. Block b
+// belongs to stripe b modulo lockStripes; a range takes its stripes in ascending
+// order, so that two ranges cannot wait for each other. They are held for one call
+// of the backing store, and nothing else is waited for while they are held.
+//
+// Not sync.RWMutex: a task may wait here for another one's I/O, and in simulation
+// waiting must go through the Runtime. Without contention nothing is allocated.
+type blockLocks struct {
+	run    task.Runtime
+	stripe [lockStripes]lockStripe
+}
+
+type lockStripe struct {
+	mu      sync.Mutex
+	writing bool
+	readers int32
+	queue   []lockWaiter // first come, first served
+	_       [64 - 40]byte
+}
+
+type lockWaiter struct {
+	write bool
+	mine  task.Signal // set when the lock is handed over
+}
+
+// lock locks the blocks that [off, off+n) touches, n > 0, in bytes.
+func (l *blockLocks) lock(off, n int64, write bool) {
+	for a, b := range stripes(off, n) {
+		for i := a; i < b; i++ {
+			l.stripe[i].lock(l.run, write)
+		}
+	}
+}
+
+func (l *blockLocks) unlock(off, n int64, write bool) {
+	for a, b := range stripes(off, n) {
+		for i := a; i < b; i++ {
+			l.stripe[i].unlock(write)
+		}
+	}
+}
+
+// stripes yields the stripes of [off, off+n) as ascending intervals.
+func stripes(off, n int64) func(yield func(a, b int64) bool) {
+	return func(yield func(a, b int64) bool) {
+		first, last := off/dirtymap.BlockSize, (off+n-1)/dirtymap.BlockSize
+		a, b := first%lockStripes, last%lockStripes+1
+		switch {
+		case last-first+1 >= lockStripes:
+			yield(0, lockStripes)
+		case a < b:
+			yield(a, b)
+		default:
+			_ = yield(0, b) && yield(a, lockStripes)
+		}
+	}
+}
+
+func (s *lockStripe) lock(run task.Runtime, write bool) {
+	s.mu.Lock()
+	if len(s.queue) == 0 && s.free(write) {
+		s.take(write)
+		s.mu.Unlock()
+		return
+	}
+	w := lockWaiter{write: write, mine: run.NewSignal()}
+	s.queue = append(s.queue, w)
+	s.mu.Unlock()
+	w.mine.Wait(context.Background())
+}
+
+func (s *lockStripe) unlock(write bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if write {
+		s.writing = false
+	} else {
+		s.readers--
+	}
+	for len(s.queue) > 0 && s.free(s.queue[0].write) {
+		w := s.queue[0]
+		s.queue = s.queue[1:]
+		s.take(w.write)
+		w.mine.Set()
+	}
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+}
+
+func (s *lockStripe) free(write bool) bool { return !s.writing && (!write || s.readers == 0) }
+
+func (s *lockStripe) take(write bool) {
+	if write {
+		s.writing = true
+	} else {
+		s.readers++
+	}
+}
+
+// Read reads the replica; each block is as some write left it. Whether the bytes
+// are the newest is the caller's business.
+func (r *Replica) Read(p []byte, off int64) error {
+	n := int64(len(p))
+	r.locks.lock(off, n, false)
+	err := r.cfg.Store.ReadAt(p, off)
+	r.locks.unlock(off, n, false)
+	return err
+}
+
+// Write writes the replica.
+func (r *Replica) Write(p []byte, off int64) error {
+	n := int64(len(p))
+	r.locks.lock(off, n, true)
+	err := r.cfg.Store.WriteAt(p, off)
+	r.locks.unlock(off, n, true)
+	return err
+}
+
+// Zero writes n zeros, and gives their space back where the medium can do that.
+func (r *Replica) Zero(off, n int64) error {
+	r.locks.lock(off, n, true)
+	err := r.cfg.Store.Zero(off, n)
+	r.locks.unlock(off, n, true)
+	return err
+}
