@@ -81,14 +81,13 @@ func (l *Log) writePages(changed []uint64) {
 // beginLog turns to the log of the next generation. A prepared join goes on in
 // it; the old log stays whole.
 func (l *Log) beginLog() {
-	old := l.end
+	oldStart, oldEnd := l.start, l.end
 	l.generation++
 	l.sequence, l.durable = 0, 0
 	l.begun = l.meta
-	room := l.start - l.id.logAt()
 	l.start = l.id.logAt()
-	if l.prepared != nil && l.preparedSize() > room {
-		l.start = old
+	if l.prepared != nil && l.preparedSize() > oldStart-l.start {
+		l.start = oldEnd
 	}
 	l.end = l.start
 	if l.prepared != nil {
@@ -96,13 +95,18 @@ func (l *Log) beginLog() {
 		l.flush()
 	}
 	l.carried = l.end
+	if l.end < oldStart {
+		// Blocks of this very generation may lie here, from a checkpoint that a
+		// crash interrupted before its header: they must not continue the log.
+		l.write(make([]byte, sectorSize), l.end)
+	}
 }
 
 // preparedSize is more than the prepared join takes in the log.
 func (l *Log) preparedSize() int64 {
 	n := int64(0)
 	encodePrepare(l.prepared, func(encode func([]byte) []byte) { n += int64(len(encode(nil))) })
-	return (n/(maxPayload-maxRecord)+1)*2*sectorSize + n + n/sectorData + sectorSize
+	return (n/int64(l.payloadLimit-maxRecord)+1)*2*sectorSize + n + n/sectorData + sectorSize
 }
 
 // writeSlots makes both header slots say where the log is, one after the other.

@@ -107,7 +107,13 @@ func mustOpen(t testing.TB, f File) (*Log, Report) {
 	return l, rep
 }
 
-func must(t testing.TB, err error) {
+// fataler is a *testing.T, *rapid.T …
+type fataler interface {
+	Helper()
+	Fatal(...any)
+}
+
+func must(t fataler, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +162,7 @@ func (m *model) apply(r Record) {
 }
 
 // content is what a Log says, in the model's form.
-func content(t testing.TB, l *Log) *model {
+func content(t fataler, l *Log) *model {
 	t.Helper()
 	m := dirtymap.New(l.Identity().Geometry)
 	must(t, l.Fill(m))

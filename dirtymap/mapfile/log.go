@@ -6,13 +6,16 @@ import (
 	"github.com/twinlun/twinlun/dirtymap"
 )
 
-// Limits that make Sync checkpoint.
-const (
-	// logLimit bounds what Open has to replay.
-	logLimit = 16 << 20
-	// overlayLimit bounds the memory of a Log.
-	overlayLimit = 8 << 20
-)
+// limits are those of a Log; only tests have others than usual.
+type limits struct {
+	payloadLimit int   // bytes of records in a block, more than maxRecord
+	logLimit     int64 // makes Sync checkpoint: bounds what Open has to replay
+	overlayLimit int   // makes Sync checkpoint: bounds the memory of a Log
+}
+
+func usual() limits {
+	return limits{payloadLimit: maxPayload, logLimit: 16 << 20, overlayLimit: 8 << 20}
+}
 
 // Log is an open map file. It has one owner.
 type Log struct {
@@ -29,8 +32,7 @@ type Log struct {
 	payload []byte // of the block being put together
 	block   []byte // the same, encoded
 
-	logLimit     int64
-	overlayLimit int
+	limits
 }
 
 // Meta is its current value.
@@ -101,7 +103,7 @@ func (l *Log) checkSet(s Set) {
 
 // put adds a record to the payload, and writes it as a block when it is full.
 func (l *Log) put(encode func([]byte) []byte) {
-	if len(l.payload)+maxRecord > maxPayload {
+	if len(l.payload)+maxRecord > l.payloadLimit {
 		l.flush()
 	}
 	l.payload = encode(l.payload)

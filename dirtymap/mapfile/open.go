@@ -72,7 +72,7 @@ func Open(f File, id *Identity) (*Log, Report, error) {
 		state:  c.state,
 		number: c.header.number, generation: c.header.generation,
 		start: c.header.logAt, carried: c.header.logAt, end: c.end, sequence: c.sequence, durable: c.sequence,
-		logLimit: logLimit, overlayLimit: overlayLimit,
+		limits: usual(),
 	}
 	if err := l.repair(rep); err != nil {
 		return nil, rep, fmt.Errorf("open map file: %w", err)
