@@ -78,11 +78,11 @@ func (f form) extent(u *unit, cdb []byte, most uint64) (extent, sense) {
 	return extent{u.bytes(lba), u.bytes(count)}, sense{}
 }
 
-// contains tells whether the medium has these blocks. An empty range must begin
-// at a block, too.
+// contains tells whether the medium has these blocks. An empty range may begin
+// where the medium ends.
 func (u *unit) contains(lba, count uint64) bool {
 	blocks := u.blocks()
-	return lba < blocks && count <= blocks-lba
+	return lba <= blocks && count <= blocks-lba
 }
 
 // mediumOperations are those that reach the Disk.
@@ -168,16 +168,13 @@ func syncOperation(code api.SCSICommandType, f form) operation {
 }
 
 // prepareStartStop is the check of START STOP UNIT (SBC-3 5.25). The unit serves
-// other hosts, too: it can neither be stopped nor ejected nor put to sleep by
-// one of them.
-func prepareStartStop(_ *view, c *sam.Command) sense { return sense{} }
-
-// startStop syncs where SBC-3 asks for it: before a stop without NO_FLUSH.
-func startStop(v *view, c *sam.Command) sense {
-	if c.CDB[4]&0x05 != 0 {
-		return sense{}
+// other hosts, too, so none of them may stop it; ejecting and power conditions
+// are not in the usage map.
+func prepareStartStop(_ *view, c *sam.Command) sense {
+	if c.CDB[4]&0x01 == 0 {
+		return invalidBits(4, 0x01)
 	}
-	return v.unit.sync(c)
+	return sense{}
 }
 
 func (u *unit) read(c *sam.Command, p []byte, off int64) sense {

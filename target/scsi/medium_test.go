@@ -27,6 +27,7 @@ func TestReadWrite(t *testing.T) {
 		{"READ (16)", "88 00 0000000000000003 00000002 00 00", "read 1536+1024"},
 		{"READ (16) FUA", "88 08 0000000000000003 00000002 00 00", "read 1536+1024, sync"},
 		{"READ nothing", "28 00 00000003 00 0000 00", ""},
+		{"READ nothing, at the end", "28 00 00000040 00 0000 00", ""},
 		{"WRITE (6)", "0a 000003 02 00", "write 1536+1024"},
 		{"WRITE (10)", "2a 00 00000003 00 0002 00", "write 1536+1024"},
 		{"WRITE (10) DPO FUA", "2a 18 00000003 00 0002 00", "write fua 1536+1024"},
@@ -49,16 +50,17 @@ func TestReadWrite(t *testing.T) {
 		{"WRITE SAME (16) NDOB", "93 01 0000000000000003 00000002 00 00", "zero 1536+1024"},
 		{"WRITE SAME (16) NDOB UNMAP", "93 09 0000000000000003 00000002 00 00", "zero 1536+1024"},
 		{"START", "1b 00 00 00 01 00", ""},
-		{"STOP", "1b 00 00 00 00 00", "sync"},
-		{"STOP, NO_FLUSH", "1b 00 00 00 04 00", ""},
 		{"PREVENT", "1e 00 00 00 01 00", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			before := bytes.Clone(r.disk.p)
 			var out []byte
-			if strings.HasPrefix(tt.name, "WRITE") {
+			if strings.HasPrefix(tt.name, "WRITE") && !strings.Contains(tt.name, "NDOB") {
 				out = blocks(2, 0xaa)
+			}
+			if strings.HasPrefix(tt.name, "WRITE SAME") {
+				out = out[:len(out)/2]
 			}
 			c := r.do(tt.cdb, out, 1<<20)
 			r.want(c, "good")
@@ -71,7 +73,7 @@ func TestReadWrite(t *testing.T) {
 				t.Error("wrong data read")
 			}
 			if strings.HasPrefix(tt.calls, "write") {
-				copy(before[1536:], out)
+				copy(before[1536:], blocks(2, 0xaa))
 			} else if strings.HasPrefix(tt.calls, "zero") {
 				clear(before[1536 : 1536+1024])
 			}
@@ -146,7 +148,7 @@ func TestCorrupt(t *testing.T) {
 		{"NACA", "88 00 0000000000000000 00000001 00 04", "5 2400 ca000f"},
 		{"beyond", "28 00 00000040 00 0001 00", outOfRange},
 		{"reaches beyond", "28 00 0000003f 00 0002 00", outOfRange},
-		{"nothing, beyond", "28 00 00000040 00 0000 00", outOfRange},
+		{"nothing, beyond", "28 00 00000041 00 0000 00", outOfRange},
 		{"overflow", "88 00 ffffffffffffffff 00000001 00 00", outOfRange},
 		{"overflow", "88 00 ffffffffffffff00 00000200 00 00", outOfRange},
 		{"overflow of bytes", "88 00 0080000000000000 00000001 00 00", outOfRange},
@@ -164,7 +166,7 @@ func TestCorrupt(t *testing.T) {
 		{"BYTCHK 2", "2f 04 00000000 00 0001 00", "5 2400 ca0001"},
 		{"beyond", "2f 00 00000040 00 0001 00", outOfRange},
 		{"nothing sent to compare", "2f 02 00000000 00 0001 00", "5 2400 c00007"},
-		{"beyond", "35 00 00000040 00 0000 00", outOfRange},
+		{"beyond", "35 00 00000041 00 0000 00", outOfRange},
 		{"reaches beyond", "91 00 0000000000000000 00000041 00 00", outOfRange},
 		{"reserved bit", "35 08", "5 2400 cb0001"},
 
@@ -181,7 +183,7 @@ func TestCorrupt(t *testing.T) {
 
 		{"all the rest", "41 00 00000000 00 0000 00", "5 2400 c00007"},
 		{"all the rest", "93 01 0000000000000000 00000000 00 00", "5 2400 c0000a"},
-		{"too long", "93 01 0000000000000000 00010001 00 00", "5 2400 c0000a"},
+		{"too long", "93 01 0000000000000000 00008001 00 00", "5 2400 c0000a"},
 		{"ANCHOR", "93 18 0000000000000000 00000001 00 00", "5 2400 cc0001"},
 		{"NDOB", "41 01 00000000 00 0001 00", "5 2400 c80001"},
 		{"WRPROTECT", "93 20 0000000000000000 00000001 00 00", "5 2400 cd0001"},
@@ -197,6 +199,10 @@ func TestCorrupt(t *testing.T) {
 		{"reporting options", "a3 0c 04 28 0000 00000010 00 00", "5 2400 ca0002"},
 		{"service action", "a3 0a 00 00 0000 00000010 00 00", "5 2400 cc0001"},
 		{"reserved byte", "1b 00 01 00 01 00", "5 2400 c80002"},
+		{"stop", "1b 00 00 00 00 00", "5 2400 c80004"},
+		{"eject", "1b 00 00 00 02 00", "5 2400 c90004"},
+		{"load", "1b 00 00 00 03 00", "5 2400 c90004"},
+		{"power condition", "1b 00 00 00 30 00", "5 2400 cd0004"},
 		{"reserved bit", "1e 00 00 00 04 00", "5 2400 ca0004"},
 
 		{"RESERVE", "16", opcode}, {"RELEASE", "17", opcode},
@@ -222,7 +228,7 @@ func TestShortCDB(t *testing.T) {
 	r := newRig(t)
 	for code := range 256 {
 		for n := range 16 {
-			c := run(r.nexus, [8]byte{}, make([]byte, n, n), nil, 512)
+			c := run(r.nexus, [8]byte{}, make([]byte, n), nil, 512)
 			if n > 0 {
 				c = run(r.nexus, [8]byte{}, append([]byte{byte(code)}, make([]byte, n-1)...), nil, 512)
 			}
@@ -249,7 +255,6 @@ func TestDiskErrors(t *testing.T) {
 		{"WRITE", "2a 00 00000000 00 0001 00", zeros(512), write},
 		{"VERIFY", "2f 00 00000000 00 0001 00", "", read},
 		{"SYNCHRONIZE CACHE", "35", "", write},
-		{"STOP", "1b", "", write},
 		{"UNMAP", "42 00 00000000 00 0018 00", list, write},
 		{"WRITE SAME, zeros", "41 00 00000000 00 0001 00", zeros(512), write},
 		{"WRITE SAME", "41 00 00000000 00 0001 00", "01" + zeros(511), write},
@@ -321,6 +326,8 @@ func TestWriteSame(t *testing.T) {
 		t.Error("zeros are not where they belong")
 	}
 	r.want(r.do("41 00 00000000 00 0001 00", block[:511], 0), "5 2400 c00007")
+	r.want(r.do("41 00 00000000 00 0001 00", append(block, 0), 0), "5 2400 c00007")
+	r.want(r.do("93 01 0000000000000000 00000001 00 00", block, 0), "5 2400 c0000a")
 }
 
 // unmapList builds a parameter list from pairs of LBA and count.
@@ -351,6 +358,8 @@ func TestUnmap(t *testing.T) {
 		{"one", unmapList(1, 2), "good", "zero 512+1024"},
 		{"three", unmapList(1, 2, 60, 4, 0, 1), "good", "zero 512+1024, zero 30720+2048, zero 0+512"},
 		{"empty range", unmapList(1, 0), "good", ""},
+		{"empty range at the end", unmapList(64, 0), "good", ""},
+		{"empty range beyond", unmapList(65, 0), "5 2100", ""},
 		{"no range", unmapList(), "good", ""},
 		{"no list", nil, "good", ""},
 		{"most ranges", unmapList(many[2:]...), "good", ""},

@@ -156,8 +156,8 @@ func unitOperations() []operation {
 		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16),
 			usage: []byte{0, byte(api.SAI_READ_CAPACITY_16), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}},
 			field(10, 4), readCapacity16),
-		{code: api.START_STOP, action: noAction, usage: []byte{0, 0x01, 0, 0x0f, 0xf7, 0},
-			prepare: prepareStartStop, execute: startStop},
+		{code: api.START_STOP, action: noAction, usage: []byte{0, 0x01, 0, 0, 0x01, 0},
+			prepare: prepareStartStop, execute: nothing},
 		{code: api.ALLOW_MEDIUM_REMOVAL, action: noAction, usage: []byte{0, 0, 0, 0, 0x03, 0},
 			prepare: nothing, execute: nothing}, // the medium cannot be removed
 	}

@@ -9,12 +9,12 @@ import (
 	"github.com/twinlun/twinlun/target/sam"
 )
 
-// Limits told in VPD page B0h. UNMAP's bound how long one command keeps the
-// medium busy; WRITE SAME's is lower because its pattern may have to be written.
+// Limits told in VPD page B0h: they bound how long one command keeps the medium
+// busy. WRITE SAME's is lower because its pattern may have to be written.
 const (
-	maxUnmap       = 1 << 30 // bytes, all ranges of a command together
+	maxUnmap       = 512 << 20 // bytes, all ranges of a command together
 	maxUnmapRanges = 256
-	maxWriteSame   = 32 << 20 // bytes
+	maxWriteSame   = MaxTransfer // bytes, as of a WRITE
 
 	unmapHeader = 8
 	unmapRange  = 16
@@ -116,6 +116,9 @@ func writeSameOperation(code api.SCSICommandType, f form, byte1 byte) operation 
 	op.prepare = func(v *view, c *sam.Command) sense {
 		_, s := f.writeSameExtent(v.unit, c.CDB)
 		c.WantOut = writeSameData(v.unit, c.CDB)
+		if !s.failed() && c.ExpectOut != c.WantOut {
+			return invalidField(f.countAt) // another block size in mind: not our pattern
+		}
 		return s
 	}
 	op.execute = func(v *view, c *sam.Command) sense {

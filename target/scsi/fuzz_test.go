@@ -1,0 +1,75 @@
+package scsi
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// FuzzCommand sends any CDB and any data to a small disk, with whatever the
+// initiator expects: nothing panics, nothing is reached outside the disk, the
+// lengths hold, and the sense data is whole.
+func FuzzCommand(f *testing.F) {
+	for code := range newOperations() {
+		cdb := append([]byte{byte(code)}, make([]byte, 15)...)
+		f.Add(cdb, []byte{}, uint32(512), uint64(0))
+		cdb[13], cdb[8], cdb[4], cdb[9] = 1, 1, 1, 1
+		f.Add(cdb, make([]byte, 512), uint32(0), uint64(0))
+	}
+	f.Add([]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, unmapList(1, 2), uint32(0), uint64(0))
+	f.Add([]byte{0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0}, []byte{}, uint32(32), uint64(1)<<48)
+	f.Add([]byte{0xa3, 0x0c, 0x82, 0x9e, 0, 0x10, 0, 0, 1, 0, 0, 0}, []byte{}, uint32(99), uint64(0))
+
+	f.Fuzz(func(t *testing.T, cdb, out []byte, expectIn uint32, lun uint64) {
+		disk := newRAM(64 * 512)
+		target := quietTarget()
+		if err := target.AddLUN(0, testLUN(disk)); err != nil {
+			t.Fatal(err)
+		}
+		n := target.NewNexus(testPort, 1)
+		run(n, [8]byte{}, []byte{0, 0, 0, 0, 0, 0}, nil, 0) // the unit attention
+		c := &sam.Command{CDB: cdb, Ctx: context.Background(), ExpectIn: expectIn, ExpectOut: uint32(len(out))}
+		for i := range c.LUN {
+			c.LUN[i] = byte(lun >> (56 - 8*i))
+		}
+		prepared := n.Prepare(c)
+		if c.WantIn > MaxTransfer || c.WantOut > MaxTransfer || !prepared && c.WantIn+c.WantOut > 0 {
+			t.Fatalf("prepared %v, WantIn %d, WantOut %d", prepared, c.WantIn, c.WantOut)
+		}
+		if prepared {
+			c.In = make([]byte, min(c.WantIn, c.ExpectIn))
+			c.Out = out[:min(len(out), int(c.WantOut))]
+			n.Execute(c)
+		}
+		if err := wellFormed(c, prepared); err != nil {
+			t.Fatalf("CDB %x: %v", cdb, err)
+		}
+		if len(disk.outside) > 0 {
+			t.Fatalf("CDB %x: outside the disk: %v", cdb, disk.outside)
+		}
+	})
+}
+
+// wellFormed checks an outcome.
+func wellFormed(c *sam.Command, prepared bool) error {
+	switch {
+	case int(c.InLen) > len(c.In):
+		return fmt.Errorf("InLen %d of %d", c.InLen, len(c.In))
+	case c.InLen > c.Needed:
+		return fmt.Errorf("InLen %d, Needed %d", c.InLen, c.Needed)
+	case c.Status == sam.Good && (!prepared || len(c.Sense) > 0 || c.Needed > max(c.WantIn, c.WantOut)):
+		return fmt.Errorf("good, but prepared %v, sense %x, Needed %d, WantIn %d, WantOut %d",
+			prepared, c.Sense, c.Needed, c.WantIn, c.WantOut)
+	case c.Status == sam.Good:
+		return nil
+	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize || c.Sense[0] != 0x70 || c.Sense[7] != 10:
+		return fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
+	case c.Sense[2] != 5 && c.Sense[2] != 0x0e:
+		return fmt.Errorf("sense %x from a disk that works", c.Sense)
+	case c.InLen != 0 || c.Needed != 0:
+		return fmt.Errorf("failed, with %d bytes, Needed %d", c.InLen, c.Needed)
+	}
+	return nil
+}
