@@ -46,6 +46,10 @@ type Command struct {
 	WantOut, WantIn uint32
 	Out, In         []byte
 
+	// Unit is the device server's, between Prepare and Execute: the logical unit
+	// that the command was prepared for. The number may belong to another by then.
+	Unit any
+
 	// The outcome. InLen is how many bytes of In count. Needed is how many bytes
 	// the command as its CDB stands transfers, whatever the initiator expects:
 	// from it and ExpectIn or ExpectOut the transport reckons the residual

@@ -98,7 +98,7 @@ type nexus struct {
 // Prepare implements sam.Nexus.
 func (n *nexus) Prepare(c *sam.Command) bool {
 	c.Status, c.Sense = sam.Good, c.Sense[:0]
-	c.WantIn, c.WantOut, c.InLen, c.Needed = 0, 0, 0, 0
+	c.WantIn, c.WantOut, c.InLen, c.Needed, c.Unit = 0, 0, 0, 0, nil
 	s := n.port.prepare(c)
 	if !s.failed() {
 		return true
@@ -125,22 +125,26 @@ func (p *port) prepare(c *sam.Command) sense {
 	if s := op.check(c.CDB); s.failed() {
 		return s
 	}
+	c.Unit = v
 	return op.prepare(v, c)
 }
 
-// Execute implements sam.Nexus. It looks the logical unit up again: it may have
-// been removed since Prepare.
+// Execute implements sam.Nexus.
 func (n *nexus) Execute(c *sam.Command) {
 	n.port.execute(c).finish(c)
 }
 
+// execute carries a command out on the logical unit that it was prepared for,
+// unless that was removed since: its number may name another one now, and a
+// write meant for one disk must not reach the other.
 func (p *port) execute(c *sam.Command) sense {
-	v := p.view(c.LUN)
-	op, unknown := p.target.ops.find(c.CDB)
-	switch {
-	case op == nil:
-		return unknown
-	case v.unit == nil && !op.worksWithout(c.LUN):
+	v, prepared := c.Unit.(*view)
+	c.Unit = nil
+	op, _ := p.target.ops.find(c.CDB)
+	if !prepared || op == nil {
+		panic("scsi: a command is executed that Prepare did not let through")
+	}
+	if v.unit != nil && p.view(c.LUN) != v {
 		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
 	}
 	return op.execute(v, c)

@@ -169,6 +169,28 @@ func TestRemovedBetween(t *testing.T) {
 	r.want(c, "5 2500")
 }
 
+// TestReplacedBetween puts another LUN under the number after a write was
+// prepared, which must reach neither.
+func TestReplacedBetween(t *testing.T) {
+	r := newRig(t)
+	c := &sam.Command{CDB: unhex(t, "2a 00 00000000 00 0001 00 000000000000"), Out: make([]byte, 512)}
+	if !r.nexus.Prepare(c) {
+		t.Fatal("not prepared")
+	}
+	if err := r.target.RemoveLUN(0); err != nil {
+		t.Fatal(err)
+	}
+	other := newRAM(4096)
+	if err := r.target.AddLUN(0, testLUN(other)); err != nil {
+		t.Fatal(err)
+	}
+	r.nexus.Execute(c)
+	r.want(c, "5 2500")
+	if got := r.disk.took() + other.took(); got != "" {
+		t.Errorf("the disks saw %q", got)
+	}
+}
+
 // TestShrunkBetween has the disk shrink after a command was prepared.
 func TestShrunkBetween(t *testing.T) {
 	r := newRig(t)
