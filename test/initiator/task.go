@@ -40,9 +40,8 @@ type task struct {
 	slot   uint32
 	events chan event // R2Ts, then how it ended
 	// Owned by the caller.
-	cdb    [16]byte
-	ahs    []byte
-	cdbLen int
+	cdb [16]byte
+	ahs []byte
 
 	mu    sync.Mutex // receive and the caller share what follows
 	state int

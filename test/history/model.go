@@ -1,0 +1,136 @@
+package history
+
+import (
+	"fmt"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// register is the model of one block. Its state is a set of Values, since a write
+// that may have happened leaves two possibilities: most often one.
+//
+// It is written out, rather than made by porcupine's NondeterministicModel, since
+// that one allocates in every step.
+var register = porcupine.Model{
+	Init: func() any { return possible{} },
+	Step: func(state, input, _ any) (bool, any) { return state.(possible).step(input.(Op)) },
+	Equal: func(a, b any) bool {
+		return a.(possible).equal(b.(possible))
+	},
+	DescribeOperation: func(input, _ any) string { return input.(Op).brief() },
+	DescribeState:     func(state any) string { return state.(possible).String() },
+}
+
+// possible is the set of values that a block may hold: one, and perhaps more.
+type possible struct {
+	one  Value
+	more []Value // distinct, never changed
+}
+
+// step applies an operation; false: it is impossible.
+func (p possible) step(op Op) (bool, any) {
+	switch {
+	case op.Write && !op.Maybe:
+		return true, possible{one: op.Value}
+	case op.Write && !p.has(op.Value):
+		return true, possible{one: p.one, more: append(p.more[:len(p.more):len(p.more)], op.Value)}
+	case op.Write:
+		return true, p
+	case p.has(op.Value):
+		return true, possible{one: op.Value}
+	}
+	return false, p
+}
+
+func (p possible) has(v Value) bool {
+	if p.one == v {
+		return true
+	}
+	for _, m := range p.more {
+		if m == v {
+			return true
+		}
+	}
+	return false
+}
+
+func (p possible) equal(q possible) bool {
+	if len(p.more) != len(q.more) || !q.has(p.one) {
+		return false
+	}
+	for _, m := range p.more {
+		if !q.has(m) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p possible) String() string {
+	s := p.one.String()
+	for _, m := range p.more {
+		s += " or " + m.String()
+	}
+	return s
+}
+
+func (op Op) brief() string {
+	switch {
+	case op.Write && op.Maybe:
+		return fmt.Sprintf("write %v?", op.Value)
+	case op.Write:
+		return fmt.Sprintf("write %v", op.Value)
+	}
+	return fmt.Sprintf("read %v", op.Value)
+}
+
+// simplify makes a block's history cheaper to check without changing the answer.
+// Every value belongs to one write (or to the tries of one), so
+//   - a write that may have happened and that nobody saw can as well not have:
+//     take it out of an order, and what is left is an order still;
+//   - a write of a single try that may have happened and was seen, has happened,
+//     before the first read that saw it returned.
+//
+// The second turns open intervals, which cost exponentially, into ordinary ones.
+func simplify(ops []Op) []Op {
+	tries, seen := map[Value]int{}, map[Value]int64{}
+	for _, op := range ops {
+		if op.Write {
+			tries[op.Value]++
+		} else if first, ok := seen[op.Value]; !ok || op.Return < first {
+			seen[op.Value] = op.Return
+		}
+	}
+	simple := make([]Op, 0, len(ops))
+	for _, op := range ops {
+		if op.Write && op.Maybe {
+			first, ok := seen[op.Value]
+			if !ok {
+				continue
+			}
+			if tries[op.Value] == 1 {
+				op.Maybe, op.Return = false, min(op.Return, max(first, op.Call))
+			}
+		}
+		simple = append(simple, op)
+	}
+	return simple
+}
+
+// operations gives porcupine the history. In the picture a client whose write is
+// open goes on under another number, as its operations would overlap otherwise.
+func operations(ops []Op) []porcupine.Operation {
+	clients := 0
+	for _, op := range ops {
+		clients = max(clients, op.Client+1)
+	}
+	list := make([]porcupine.Operation, len(ops))
+	for i, op := range ops {
+		list[i] = porcupine.Operation{ClientId: op.Client, Input: op, Call: op.Call, Return: op.Return}
+		if op.Write && op.Maybe && op.Return == Open {
+			list[i].ClientId = clients
+			clients++
+		}
+	}
+	return list
+}

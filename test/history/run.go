@@ -1,0 +1,234 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twinlun/twinlun/task"
+)
+
+// Client is one user of the LUN. Run calls its methods one at a time. Offsets and
+// lengths are in bytes and multiples of BlockSize. Both return when ctx ends.
+type Client interface {
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	WriteAt(ctx context.Context, p []byte, off int64) error
+}
+
+// Repeater is a Client that sends a write again when it does not know what became
+// of it. It calls again between two tries, at a time when the former one can have
+// no effect any more that it has not had yet.
+type Repeater interface {
+	WriteAtTries(ctx context.Context, p []byte, off int64, again func()) error
+}
+
+// Area is a run of adjacent blocks. One that lies across the border of two
+// extents makes the writes of several blocks do so too.
+type Area struct{ First, Blocks int64 }
+
+// Workload says what Run does.
+type Workload struct {
+	Seed  uint64
+	Areas []Area
+	// Ops is how many operations each client does; 0: until ctx ends.
+	Ops int
+	// WritePercent of the operations write; default 50.
+	WritePercent int
+	// MultiPercent of the operations are on 2 to 4 adjacent blocks; default 25.
+	MultiPercent int
+	// Timeout ends an operation, which then may have happened; 0: never.
+	Timeout time.Duration
+	// Pause is the longest pause between two operations of a client.
+	Pause time.Duration
+	// Runtime starts the clients; default task.System.
+	Runtime task.Runtime
+	// FirstClient numbers the clients from there, so that several runs of the same
+	// Seed on the same blocks can share a Recorder.
+	FirstClient int
+}
+
+func (w *Workload) complete(clients int) error {
+	if w.WritePercent == 0 {
+		w.WritePercent = 50
+	}
+	if w.MultiPercent == 0 {
+		w.MultiPercent = 25
+	}
+	if w.Runtime == nil {
+		w.Runtime = task.System
+	}
+	if len(w.Areas) == 0 || clients == 0 || w.FirstClient+clients > 1<<16-1 {
+		return errors.New("history: a workload needs areas, and from 1 to 65534 clients")
+	}
+	for _, a := range w.Areas {
+		if a.First < 0 || a.Blocks < 1 {
+			return fmt.Errorf("history: area %+v", a)
+		}
+	}
+	return nil
+}
+
+// RunID is the run number that is stamped into blocks.
+func (w *Workload) RunID() uint32 { return uint32(w.Seed) ^ uint32(w.Seed>>32) }
+
+// Run has the clients do the workload, and records it. Before the first run the
+// blocks have to be zeros. An operation that fails is recorded and no reason to
+// stop. Run returns when all clients are done, or when ctx has ended and the
+// operations under way have returned.
+func Run(ctx context.Context, rec *Recorder, w Workload, clients []Client) error {
+	if err := w.complete(len(clients)); err != nil {
+		return err
+	}
+	var left atomic.Int64
+	left.Store(int64(len(clients)))
+	all := w.Runtime.NewSignal()
+	for i, c := range clients {
+		u := newUser(rec, &w, i, c)
+		w.Runtime.Go(fmt.Sprintf("history client %d", u.id), func() {
+			u.run(ctx)
+			if left.Add(-1) == 0 {
+				all.Set()
+			}
+		})
+	}
+	return all.Wait(context.WithoutCancel(ctx))
+}
+
+// user drives one client; its goroutine owns it.
+type user struct {
+	rec    *Recorder
+	w      *Workload
+	client Client
+	id     int
+	rand   *rand.Rand
+	seq    uint64
+	buf    []byte // for reads
+}
+
+func newUser(rec *Recorder, w *Workload, i int, c Client) *user {
+	id := w.FirstClient + i
+	return &user{rec: rec, w: w, client: c, id: id, rand: rand.New(rand.NewPCG(w.Seed, uint64(id))), buf: make([]byte, 4*BlockSize)}
+}
+
+func (u *user) run(ctx context.Context) {
+	for n := 0; (u.w.Ops == 0 || n < u.w.Ops) && ctx.Err() == nil; n++ {
+		if u.w.Pause > 0 {
+			u.w.Runtime.Sleep(ctx, time.Duration(u.rand.Int64N(int64(u.w.Pause)+1)))
+		}
+		u.step(ctx)
+	}
+}
+
+// step does one operation.
+func (u *user) step(ctx context.Context) {
+	area := u.w.Areas[u.rand.IntN(len(u.w.Areas))]
+	n := int64(1)
+	if u.rand.IntN(100) < u.w.MultiPercent {
+		n = min(2+u.rand.Int64N(3), area.Blocks)
+	}
+	first := area.First + u.rand.Int64N(area.Blocks-n+1)
+	write := u.rand.IntN(100) < u.w.WritePercent
+	if u.w.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, u.w.Timeout)
+		defer cancel()
+	}
+	if write {
+		u.write(ctx, first, n)
+	} else {
+		u.read(ctx, first, n)
+	}
+}
+
+// read records what a read saw, unless it failed.
+func (u *user) read(ctx context.Context, first, n int64) {
+	p := u.buf[:n*BlockSize]
+	for i := range p {
+		p[i] = 0xdb // what a read does not fill is no zero and no stamp
+	}
+	call, from := u.rec.begin()
+	err := u.client.ReadAt(ctx, p, first*BlockSize)
+	ret, to := u.rec.end()
+	if err != nil {
+		u.buf = make([]byte, len(u.buf)) // the old one may be written to still
+		return
+	}
+	for i := range n {
+		block := first + i
+		v, err := Parse(p[i*BlockSize:(i+1)*BlockSize], u.w.RunID(), block)
+		if err != nil {
+			u.rec.blame(fmt.Errorf("client %d, read from %v to %v: %w", u.id, from, to, err))
+			continue
+		}
+		u.rec.add(Op{Client: u.id, Block: block, Value: v, Call: call, Return: ret, From: from, To: to})
+	}
+}
+
+// write records every try of a write. A buffer of its own, since a client that
+// has given up may have somebody read from it still.
+func (u *user) write(ctx context.Context, first, n int64) {
+	u.seq++
+	v := Value{uint16(u.id + 1), u.seq} // no client is 0: that are zeros
+	p := make([]byte, n*BlockSize)
+	for i := range n {
+		Fill(p[i*BlockSize:(i+1)*BlockSize], u.w.RunID(), first+i, v)
+	}
+	t := &tries{user: u, value: v, first: first, n: n}
+	t.call, t.from = u.rec.begin()
+	var err error
+	if r, ok := u.client.(Repeater); ok {
+		err = r.WriteAtTries(ctx, p, first*BlockSize, t.again)
+	} else {
+		err = u.client.WriteAt(ctx, p, first*BlockSize)
+	}
+	t.last(err)
+}
+
+// tries is one write on its way, try by try.
+type tries struct {
+	*user
+	value    Value
+	first, n int64
+
+	mu   sync.Mutex // a client may call again from another goroutine
+	call int64
+	from time.Duration
+	over bool
+}
+
+// again records a try that may have happened, and begins the next one.
+func (t *tries) again() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return
+	}
+	ret, to := t.rec.end()
+	t.record(ret, to, true, errors.New("repeated"))
+	t.call, t.from = t.rec.begin()
+}
+
+// last records how the last try ended.
+func (t *tries) last(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	ret, to := t.rec.end()
+	if err != nil {
+		ret = Open
+	}
+	t.record(ret, to, err != nil, err)
+}
+
+func (t *tries) record(ret int64, to time.Duration, maybe bool, err error) {
+	for i := range t.n {
+		t.rec.add(Op{
+			Client: t.id, Block: t.first + i, Write: true, Value: t.value,
+			Call: t.call, Return: ret, From: t.from, To: to, Maybe: maybe, Err: err,
+		})
+	}
+}
