@@ -5,8 +5,7 @@ import (
 	"sync"
 )
 
-// Size classes of data buffers: powers of two, from 4 KiB to 16 MiB (the length
-// field of a transfer may ask for more; Limits does not allow it).
+// Size classes of data buffers: powers of two, from 4 KiB to 16 MiB.
 const (
 	minClass = 12
 	maxClass = 24

@@ -127,7 +127,7 @@ func (l *Limits) check() error {
 		in("MaxRecvDataSegmentLength", int64(l.MaxRecvDataSegmentLength), 8192, max24),
 		in("FirstBurstLength", int64(l.FirstBurstLength), 65536, int64(l.MaxBurstLength)),
 		in("MaxBurstLength", int64(l.MaxBurstLength), 262144, max24),
-		in("SessionMemory", l.SessionMemory, 4<<20, 1<<40),
+		in("SessionMemory", l.SessionMemory, maxTransfer, 1<<40),
 	)
 }
 

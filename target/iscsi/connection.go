@@ -24,7 +24,7 @@ type connection struct {
 func newConnection(srv *Server, conn net.Conn) *connection {
 	c := &connection{srv: srv, conn: conn, seq: &sequenceNumbers{}}
 	c.log = srv.log.With("peer", conn.RemoteAddr().String())
-	c.in = newStream(meter{conn, &c.received}, loginMaxPDU)
+	c.in = newStream(meter{conn, &c.received}, loginMaxPDU, 0)
 	c.writer = &writer{conn: conn, timeout: srv.cfg.Limits.LoginTimeout, seq: c.seq, tail: -1}
 	return c
 }
@@ -103,7 +103,7 @@ func (c *connection) readLogin() (q loginRequest, data []byte, err error) {
 		return q, nil, err
 	}
 	h := &c.in.header
-	if h.opcode() != opLogin || !h.immediate() || len(c.in.ahs) > 0 {
+	if h.opcode() != opLogin || !h.immediate() {
 		return q, nil, fmt.Errorf("PDU %#02x during login: %w", h[0], errFormat)
 	}
 	data = make([]byte, c.in.left)

@@ -75,7 +75,7 @@ type initiator struct {
 	digest bool // both digests
 }
 
-// reply is a PDU that a target sent.
+// received is a PDU that a target sent.
 type received struct {
 	header
 	data []byte
@@ -122,8 +122,9 @@ func (i *initiator) send(h header, data []byte) {
 	i.write(i.encode(h, nil, data))
 }
 
-// recv reads a PDU; io.EOF and the like come back as an error.
-func (i *initiator) tryRecv() (r received, err error) {
+// tryRecv reads a PDU; io.EOF and the like come back as an error.
+func (i *initiator) tryRecv() (r *received, err error) {
+	r = &received{}
 	if _, err := io.ReadFull(i.conn, r.header[:]); err != nil {
 		return r, err
 	}
@@ -151,7 +152,7 @@ func (i *initiator) checkDigest(b []byte) {
 	}
 }
 
-func (i *initiator) recv(opcode byte) received {
+func (i *initiator) recv(opcode byte) *received {
 	i.t.Helper()
 	r, err := i.tryRecv()
 	if err != nil {
@@ -212,14 +213,14 @@ func keys(pairs ...string) []byte {
 }
 
 // tryLogin goes straight to the operational stage.
-func (i *initiator) tryLogin(extra ...string) received {
+func (i *initiator) tryLogin(extra ...string) *received {
 	i.t.Helper()
 	text := append([]string{"InitiatorName=iqn.2024-01.com.example:host", "TargetName=" + testIQN}, extra...)
 	i.send(i.loginHeader(stageOperational, stageFullFeature, true), keys(text...))
 	return i.recv(opLoginResp)
 }
 
-func (i *initiator) login(extra ...string) received {
+func (i *initiator) login(extra ...string) *received {
 	i.t.Helper()
 	r := i.tryLogin(extra...)
 	if r.u16(36) != 0 || !r.flag(bitFinal) {
@@ -268,7 +269,7 @@ func (i *initiator) dataOut(tag, transferTag, dataSN, offset uint32, final bool)
 }
 
 // status waits for a SCSI response with the status.
-func (i *initiator) status(tag uint32, status byte) received {
+func (i *initiator) status(tag uint32, status byte) *received {
 	i.t.Helper()
 	r := i.recv(opSCSIResp)
 	if r.header[3] != status || r.header[2] != 0 || r.header.tag() != tag {

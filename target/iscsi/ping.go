@@ -15,8 +15,8 @@ type pinger struct {
 
 	mu      sync.Mutex
 	timer   *time.Timer
-	seen    uint64 // received at the last look
-	pinged  bool   // and nothing has come since
+	seen    uint64    // received at the last look
+	pinged  time.Time // when a NOP-In was sent that nothing has come after; else zero
 	stopped bool
 }
 
@@ -32,19 +32,21 @@ func (p *pinger) look(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &s.srv.cfg.Limits
-	received := p.received.Load()
+	received, idle := p.received.Load(), time.Since(p.pinged)
 	switch {
 	case p.stopped:
 	case received != p.seen:
-		p.seen, p.pinged = received, false
+		p.seen, p.pinged = received, time.Time{}
 		p.timer.Reset(l.PingInterval)
-	case !p.pinged:
-		p.pinged = true
+	case p.pinged.IsZero():
+		p.pinged = time.Now()
 		n := &note{}
 		ping := nopIn{tag: noTag, transferTag: 0}
 		ping.put(&n.header)
 		s.queue.push(n)
-		p.timer.Reset(l.PingTimeout)
+		p.timer.Reset(min(l.PingInterval, l.PingTimeout))
+	case idle < l.PingTimeout:
+		p.timer.Reset(min(l.PingInterval, l.PingTimeout-idle))
 	default:
 		s.kill(fmt.Sprintf("the initiator did not answer for %v", l.PingTimeout))
 	}

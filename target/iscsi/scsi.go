@@ -5,11 +5,9 @@ import (
 	"sync"
 )
 
-// maxTransfer is the most that one command may move, in bytes: a fraction of
-// the session's budget, so that a few of the largest are in flight together.
-func (s *session) maxTransfer() uint32 {
-	return uint32(min(s.srv.cfg.Limits.SessionMemory/4, 1<<maxClass))
-}
+// maxTransfer is the most that one command may move, in bytes. Limits see to it
+// that a session's budget is not smaller.
+const maxTransfer = 1 << maxClass
 
 // small is up to which size transfers are bounded by the number of commands
 // alone, in bytes. They never wait for the budget, and so neither does the
@@ -45,9 +43,9 @@ func (s *session) prepare(c *command, q *scsiCommand) {
 		c.fail(senseBadUnit) // no command of a disk is bidirectional
 	case !s.nexus.Prepare(&c.scsi):
 		c.ended = true
-	case c.scsi.WantOut > s.maxTransfer(), c.scsi.WantIn > s.maxTransfer():
-		s.log.Error("iscsi: the device takes larger transfers than the session's memory allows",
-			"out", c.scsi.WantOut, "in", c.scsi.WantIn, "limit", s.maxTransfer())
+	case min(c.scsi.WantOut, c.scsi.ExpectOut) > maxTransfer, min(c.scsi.WantIn, c.scsi.ExpectIn) > maxTransfer:
+		s.log.Error("iscsi: the device wants a larger transfer than the transport carries",
+			"out", c.scsi.WantOut, "in", c.scsi.WantIn, "limit", maxTransfer)
 		c.fail(senseTooLarge)
 	}
 }

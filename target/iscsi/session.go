@@ -65,7 +65,7 @@ func (s *session) discovery() bool { return s.target == nil }
 
 // run is the session's life after its login.
 func (s *session) run() {
-	s.in.maxData = int(s.srv.cfg.Limits.MaxRecvDataSegmentLength)
+	s.in.maxData, s.in.maxAHS = int(s.srv.cfg.Limits.MaxRecvDataSegmentLength), maxAHS
 	s.in.checkHdr, s.in.checkSeg = s.params.headerDigest, s.params.dataDigest
 	s.writer.addHdr, s.writer.addSeg = s.params.headerDigest, s.params.dataDigest
 	s.writer.maxSend.Store(s.params.maxSend)

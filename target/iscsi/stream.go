@@ -15,6 +15,10 @@ const readBuffer = 64 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// digestOf is the CRC32C of one piece of data, digestMore that of what b adds.
+func digestOf(b []byte) uint32               { return crc32.Checksum(b, castagnoli) }
+func digestMore(crc uint32, b []byte) uint32 { return crc32.Update(crc, castagnoli, b) }
+
 var (
 	errHeaderDigest = errors.New("header digest is wrong (the network, or the initiator, damages data)")
 	errDataDigest   = errors.New("data digest is wrong (the network, or the initiator, damages data)")
@@ -23,7 +27,8 @@ var (
 // stream cuts what an initiator sends into PDUs. One goroutine owns it.
 type stream struct {
 	r        *bufio.Reader
-	maxData  int // bytes; a longer data segment is an error
+	maxData  int // bytes; a longer data segment is an error, and is not waited for
+	maxAHS   int // bytes; the same
 	checkHdr bool
 	checkSeg bool
 
@@ -38,8 +43,8 @@ type stream struct {
 	scratch [4096]byte
 }
 
-func newStream(r io.Reader, maxData int) *stream {
-	return &stream{r: bufio.NewReaderSize(r, readBuffer), maxData: maxData}
+func newStream(r io.Reader, maxData, maxAHS int) *stream {
+	return &stream{r: bufio.NewReaderSize(r, readBuffer), maxData: maxData, maxAHS: maxAHS}
 }
 
 // next reads the header and the additional headers of the next PDU. The segment
@@ -47,6 +52,9 @@ func newStream(r io.Reader, maxData int) *stream {
 func (s *stream) next() error {
 	if _, err := io.ReadFull(s.r, s.header[:]); err != nil {
 		return err
+	}
+	if n := s.header.ahsLength(); n > s.maxAHS {
+		return fmt.Errorf("AHS of %d bytes, more than the %d allowed: %w", n, s.maxAHS, errFormat)
 	}
 	s.ahs = s.ahsBuf[:s.header.ahsLength()]
 	if _, err := io.ReadFull(s.r, s.ahs); err != nil {
@@ -65,7 +73,7 @@ func (s *stream) next() error {
 }
 
 func (s *stream) checkHeader() error {
-	crc := crc32.Update(crc32.Checksum(s.header[:], castagnoli), castagnoli, s.ahs)
+	crc := digestMore(digestOf(s.header[:]), s.ahs)
 	return s.checkDigest(crc, errHeaderDigest)
 }
 
@@ -88,7 +96,7 @@ func (s *stream) read(p []byte) error {
 	}
 	s.left -= len(p)
 	if s.checkSeg {
-		s.crc = crc32.Update(s.crc, castagnoli, p)
+		s.crc = digestMore(s.crc, p)
 	}
 	return nil
 }

@@ -62,14 +62,15 @@ func parsePair(item []byte) (pair, error) {
 	return pair{key, value}, nil
 }
 
-// isKey tells whether s is a key-name (RFC 7143 section 6.1).
+// isKey tells whether s is a key-name (RFC 7143 section 6.1), or the one key that
+// starts with a small letter, iSCSIProtocolLevel (RFC 7144), and its like.
 func isKey(s string) bool {
-	if len(s) == 0 || len(s) > maxKeySize || s[0] < 'A' || s[0] > 'Z' {
+	letter := func(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+	if len(s) == 0 || len(s) > maxKeySize || !letter(s[0]) {
 		return false
 	}
 	for _, c := range []byte(s) {
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && !strings.ContainsRune(".-+@_#/", rune(c)) {
+		if !letter(c) && (c < '0' || c > '9') && !strings.ContainsRune(".-+@_#/", rune(c)) {
 			return false
 		}
 	}

@@ -2,7 +2,6 @@ package iscsi
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -174,7 +173,7 @@ func (w *writer) put(data []byte, withStatus bool) {
 	start := w.used
 	w.used += copy(w.arena[w.used:], w.header[:])
 	if w.addHdr {
-		w.digest(crc32.Checksum(w.header[:], castagnoli))
+		w.digest(digestOf(w.header[:]))
 	}
 	w.addArena(start)
 	if len(data) > 0 {
@@ -192,7 +191,7 @@ func (w *writer) putData(data []byte) {
 		w.used++
 	}
 	if w.addSeg {
-		w.digest(crc32.Update(crc32.Checksum(data, castagnoli), castagnoli, w.arena[start:w.used]))
+		w.digest(digestMore(digestOf(data), w.arena[start:w.used]))
 	}
 	if w.used > start {
 		w.addArena(start)
