@@ -1,0 +1,82 @@
+// Package config is the daemon's configuration: a YAML file, environment variables
+// and flags, the later ones first. It promises that a key it does not know, or a
+// value it cannot use, is an error that names it, says where it stands and what is
+// allowed; nothing is ever ignored silently.
+//
+// Settings() is the table of everything that has one value; each can be given as
+//
+//	file         iscsi:
+//	               portal-group: 1
+//	environment  TWINLUN_ISCSI_PORTAL_GROUP=1
+//	flag         --iscsi-portal-group 1
+//
+// The lists iscsi.portals and luns stand in the file only.
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is a daemon's configuration, complete and checked.
+type Config struct {
+	Node    string // this node's name
+	DataDir string
+	Log     Log
+	Status  Status
+	ISCSI   ISCSI
+	Peer    Peer
+	LUNs    []LUN // at least one
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// Status is the status page.
+type Status struct {
+	Listen string // host:port on loopback; "": none
+}
+
+// ISCSI is where and as what initiators find the LUNs.
+type ISCSI struct {
+	IQN         string // the same at both nodes
+	Alias       string
+	Listen      []string // host:port
+	PortalGroup uint16   // different at the two nodes
+	Portals     []Portal // of both nodes, as SendTargets reports them
+}
+
+// Portal is an address at which the target is served.
+type Portal struct {
+	Address string // host:port
+	Group   uint16
+}
+
+// Peer is the other node, and the link to it.
+type Peer struct {
+	Name      string
+	Listen    string // host:port; needed if the peer dials
+	Address   string // host:port; needed if this node dials
+	Streams   int    // bulk streams
+	Heartbeat time.Duration
+	DeadAfter time.Duration
+	Compress  bool
+	CopyRate  int64 // bytes per second and LUN; 0: no limit
+	Token     string
+}
+
+// LUN is a mirrored LUN.
+type LUN struct {
+	Number     uint16
+	Name       string
+	UUID       [16]byte
+	Size       int64 // bytes
+	ExtentSize int64 // bytes
+	Backing    string
+	Map        string
+	Preferred  string        // name of the node that wins ties
+	ColdAfter  time.Duration // ownership of what is not written is given back then
+}

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/viper"
+)
+
+// Bounds of the lists: a file is written by a person.
+const (
+	maxLUNs    = 256
+	maxPortals = 64
+)
+
+// lists reads iscsi.portals and luns.
+func (c *Config) lists(v *viper.Viper) error {
+	portals, err := elements(v.Get("iscsi.portals"), "iscsi.portals", portalKeys, maxPortals)
+	if err != nil {
+		return err
+	}
+	for i, e := range portals {
+		p, err := e.portal()
+		if err != nil {
+			return fmt.Errorf("iscsi.portals, entry %d: %w", i+1, err)
+		}
+		c.ISCSI.Portals = append(c.ISCSI.Portals, p)
+	}
+	luns, err := elements(v.Get("luns"), "luns", lunKeys, maxLUNs)
+	if err != nil {
+		return err
+	}
+	for i, e := range luns {
+		l, err := e.lun(c)
+		if err != nil {
+			return fmt.Errorf("luns, entry %d: %w", i+1, err)
+		}
+		c.LUNs = append(c.LUNs, l)
+	}
+	return nil
+}
+
+// element is an entry of a list: its keys and values.
+type element map[string]string
+
+// elements checks the form of a list. A list that is not there is empty.
+func elements(raw any, path string, allowed map[string]bool, most int) ([]element, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	entries, ok := raw.([]any)
+	if !ok || len(entries) > most {
+		return nil, fmt.Errorf("%s: a list of at most %d entries is wanted, each begun with '-'", path, most)
+	}
+	var all []element
+	for i, r := range entries {
+		m, ok := r.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("%s, entry %d: has no keys; allowed are %s", path, i+1, list(allowed))
+		}
+		e := element{}
+		for key, value := range m {
+			if !allowed[key] {
+				return nil, unknownKey(key, fmt.Sprintf("%s, entry %d,", path, i+1), allowed)
+			}
+			text, err := scalar(value)
+			if err != nil {
+				return nil, fmt.Errorf("%s, entry %d: %s: %w", path, i+1, key, err)
+			}
+			e[key] = text
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+func (e element) portal() (p Portal, err error) {
+	p.Address = e["address"]
+	if p.Address == "" {
+		return p, errors.New("address: is missing")
+	}
+	if err := checkAddress(p.Address); err != nil {
+		return p, fmt.Errorf("address: %w", err)
+	}
+	if p.Group, err = parseGroup(e["group"]); err != nil {
+		return p, fmt.Errorf("group: %w", err)
+	}
+	return p, nil
+}
+
+// lun reads one LUN; what is left out gets its default.
+func (e element) lun(c *Config) (l LUN, err error) {
+	e.defaults(c)
+	l = LUN{Name: e["name"], Backing: e["backing"], Map: e["map"], Preferred: e["preferred"]}
+	number, err := strconv.ParseUint(e["number"], 10, 14)
+	if err != nil {
+		return l, fmt.Errorf("number: %q is not a number from 0 to 16383", e["number"])
+	}
+	l.Number = uint16(number)
+	for _, f := range []struct {
+		key   string
+		parse func(string) error
+	}{
+		{"name", checkName},
+		{"uuid", func(v string) (err error) { l.UUID, err = ParseUUID(v); return }},
+		{"size", func(v string) (err error) { l.Size, err = ParseSize(v); return }},
+		{"extent-size", func(v string) (err error) { l.ExtentSize, err = ParseSize(v); return }},
+		{"preferred", checkName},
+		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
+	} {
+		if err := f.parse(e[f.key]); err != nil {
+			return l, fmt.Errorf("%s: %w", f.key, err)
+		}
+	}
+	return l, nil
+}
+
+func (e element) defaults(c *Config) {
+	name := e["name"]
+	for key, value := range map[string]string{
+		"extent-size": "64KiB",
+		"backing":     filepath.Join(c.DataDir, name+".img"),
+		"map":         filepath.Join(c.DataDir, name+".map"),
+		"cold-after":  (30 * time.Second).String(),
+	} {
+		if e[key] == "" {
+			e[key] = value
+		}
+	}
+}

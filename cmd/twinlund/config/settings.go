@@ -1,0 +1,114 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Setting is something that has one value.
+type Setting struct {
+	Key     string // as in the file: "iscsi.portal-group"
+	Default string
+	Usage   string
+	set     func(c *Config, value string) error
+}
+
+// Flag is the setting's flag, without dashes.
+func (s *Setting) Flag() string { return strings.ReplaceAll(s.Key, ".", "-") }
+
+// Env is the setting's environment variable.
+func (s *Setting) Env() string { return envPrefix + envName(s.Key) }
+
+func envName(key string) string {
+	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
+}
+
+const envPrefix = "TWINLUN_"
+
+// Settings is the table of all settings, in the order in which they are shown.
+func Settings() []Setting {
+	return []Setting{
+		{"node", "", "name of this node", func(c *Config, v string) error { c.Node = v; return checkName(v) }},
+		{"data-dir", "/var/lib/twinlund", "folder of replicas and map files that have no path of their own",
+			func(c *Config, v string) error { c.DataDir = v; return nil }},
+		{"log.level", "info", "debug, info, warn or error", setLevel},
+		{"log.format", "text", "text or json", setFormat},
+		{"status.listen", "", "loopback host:port of the status page; empty: none",
+			func(c *Config, v string) error { c.Status.Listen = v; return checkLoopback(v) }},
+
+		{"iscsi.iqn", "", "iSCSI name of the target, the same at both nodes",
+			func(c *Config, v string) error { c.ISCSI.IQN = v; return checkIQN(v) }},
+		{"iscsi.alias", "", "a name for people, shown to initiators",
+			func(c *Config, v string) error { c.ISCSI.Alias = v; return nil }},
+		{"iscsi.listen", "0.0.0.0:3260", "host:port, or several, on which initiators are served", setListen},
+		{"iscsi.portal-group", "1", "portal group tag, different at the two nodes", setGroup},
+
+		{"peer.name", "", "name of the other node", func(c *Config, v string) error { c.Peer.Name = v; return checkName(v) }},
+		{"peer.listen", "", "host:port for the peer; needed at the node whose name sorts last",
+			func(c *Config, v string) error { c.Peer.Listen = v; return checkAddress(v) }},
+		{"peer.address", "", "host:port of the peer; needed at the node whose name sorts first",
+			func(c *Config, v string) error { c.Peer.Address = v; return checkAddress(v) }},
+		{"peer.token", "", "a secret text of the pair, the same at both nodes",
+			func(c *Config, v string) error { c.Peer.Token = v; return nil }},
+		{"peer.streams", "2", "bulk streams, as the node that dials has it", integer(func(c *Config) *int { return &c.Peer.Streams }, 1, 8)},
+		{"peer.heartbeat", "500ms", "time between two pings", duration(func(c *Config) *time.Duration { return &c.Peer.Heartbeat })},
+		{"peer.dead-after", "2s", "silence after which the peer is given up", duration(func(c *Config) *time.Duration { return &c.Peer.DeadAfter })},
+		{"peer.compress", "true", "compress what is sent", setCompress},
+		{"peer.copy-rate", "0", "limit of copying for each LUN, bytes per second; 0: none", setCopyRate},
+	}
+}
+
+func setLevel(c *Config, v string) error {
+	if err := c.Log.Level.UnmarshalText([]byte(v)); err != nil {
+		return fmt.Errorf("%q is none of debug, info, warn, error", v)
+	}
+	return nil
+}
+
+func setFormat(c *Config, v string) error {
+	if v != "text" && v != "json" {
+		return fmt.Errorf("%q is neither text nor json", v)
+	}
+	c.Log.JSON = v == "json"
+	return nil
+}
+
+func setListen(c *Config, v string) error {
+	c.ISCSI.Listen = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, a := range c.ISCSI.Listen {
+		if err := checkAddress(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setGroup(c *Config, v string) (err error) {
+	c.ISCSI.PortalGroup, err = parseGroup(v)
+	return err
+}
+
+func setCompress(c *Config, v string) error {
+	if v != "true" && v != "false" {
+		return fmt.Errorf("%q is neither true nor false", v)
+	}
+	c.Peer.Compress = v == "true"
+	return nil
+}
+
+func setCopyRate(c *Config, v string) (err error) {
+	c.Peer.CopyRate, err = ParseSize(v)
+	return err
+}
+
+// Logger is the logger that the configuration asks for.
+func (l Log) Logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: l.Level}
+	if l.JSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
