@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -163,4 +164,19 @@ func startPairAt(t *testing.T, a, b *linkRecord, ln net.Listener, address string
 		change(&cfgB)
 	}
 	return startLink(t, cfgA, a), startLink(t, cfgB, b)
+}
+
+// checkLeaks lets a test fail that leaves goroutines behind. It comes first in a
+// test, so that it looks after everything was stopped.
+func checkLeaks(t *testing.T) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		for until := time.Now().Add(linkWait); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				buf := make([]byte, 1<<20)
+				t.Fatalf("%d goroutines, %d before the test:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+			}
+		}
+	})
 }
