@@ -15,7 +15,8 @@ import (
 type crashFile struct {
 	memFile          // what the process sees
 	disk    []byte   // what is durable
-	pending []change // what is neither yet
+	pending []change // what was written since
+	halfway []change // what failed with the power
 	power   int      // operations left; negative: power does not fail
 }
 
@@ -37,20 +38,21 @@ func (f *crashFile) use() bool {
 }
 
 func (f *crashFile) WriteAt(p []byte, off int64) (int, error) {
-	on := f.use()
-	f.pending = append(f.pending, change{off, slices.Clone(p)}) // the last one may get through in part
-	if !on {
+	c := change{off, slices.Clone(p)}
+	if !f.use() {
+		f.halfway = append(f.halfway, c)
 		return 0, errPower
 	}
+	f.pending = append(f.pending, c)
 	return f.memFile.WriteAt(p, off)
 }
 
 func (f *crashFile) Truncate(size int64) error {
-	on := f.use()
-	f.pending = append(f.pending, change{off: size})
-	if !on {
+	if !f.use() {
+		f.halfway = append(f.halfway, change{off: size})
 		return errPower
 	}
+	f.pending = append(f.pending, change{off: size})
 	return f.memFile.Truncate(size)
 }
 
@@ -63,10 +65,15 @@ func (f *crashFile) Sync() error {
 	return nil
 }
 
-// crash gives the file as the next start finds it: of every change that was not
-// synced, some sectors, or some bytes from its beginning on, or nothing.
+// crash gives the file as the next start finds it. When only the process dies it
+// finds all that was written, but that is no more durable than before. When the
+// power fails: of every change that was not synced some sectors, or some bytes
+// from its beginning on, or nothing.
 func (f *crashFile) crash(t *rapid.T) *crashFile {
-	for _, c := range f.pending {
+	if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
+		return &crashFile{memFile: memFile{data: f.data}, disk: f.disk, pending: f.pending, power: -1}
+	}
+	for _, c := range append(f.pending, f.halfway...) {
 		switch how := rapid.IntRange(0, 3).Draw(t, "fate"); {
 		case how == 0:
 		case c.data == nil:
