@@ -104,6 +104,7 @@ func mediumOperations() []operation {
 		writeSameOperation(api.WRITE_SAME, form10(), bitUnmap),
 		writeSameOperation(api.WRITE_SAME_16, form16(), bitUnmap|bitNDOB),
 		unmapOperation(),
+		statusOperation(),
 	}
 }
 

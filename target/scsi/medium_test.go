@@ -175,6 +175,8 @@ func TestCorrupt(t *testing.T) {
 		{"LBA without PMI", "9e 10 0000000000000001 00000020 00 00", "5 2400 c80009"},
 		{"service action", "9e 11 0000000000000000 00000020 00 00", "5 2400 cc0001"},
 
+		{"beyond", "9e 12 0000000000000040 00000020 00 00", outOfRange},
+
 		{"saved values", "1a 00 c8 00 ff 00", "5 3900"},
 		{"saved values", "5a 00 ff 00 00 00 00 00ff 00", "5 3900"},
 		{"no such page", "1a 00 01 00 ff 00", "5 2400 cd0002"},
@@ -426,6 +428,7 @@ func TestHugeDisk(t *testing.T) {
 	do("00")
 	r.wantData(do("25"), "ffffffff 00000200")
 	r.wantData(do("9e 10 00000000 00000000 0000000c 00 00"), "0000001fffffffff 00000200")
+	r.wantData(do("9e 12 0000000000000001 00000018 00 00"), "00000014 00000000 0000000000000001 ffffffff 00000000")
 	r.wantData(do("1a 00 0a 00 0c 00"), "17 00 10 08 ffffffff 00000200")
 	r.want(do("88 00 0000002000000000 00000001 00 00"), "5 2100")
 	r.want(do("88 00 0000001fffffffff 00000001 00 00"), "good")
