@@ -98,11 +98,11 @@ const gateShut = 1 << 62
 // nobody would tell the engine.
 func (m *Map) Begin() bool {
 	for {
-		old := m.gate.Load()
-		if old&gateShut != 0 {
+		g := m.gate.Load()
+		if g&gateShut != 0 {
 			return false
 		}
-		if m.gate.CompareAndSwap(old, old+1) {
+		if m.gate.CompareAndSwap(g, g+1) {
 			return true
 		}
 	}

@@ -168,7 +168,7 @@ func (e *Engine) accepts(ext uint64, stream int, seq uint64) bool {
 // copyStored: a COPY of the peer's is written; a fetched reply may have waited
 // for it.
 func (e *Engine) copyStored(token uint64, err error) {
-	w, current := e.take(token, workCopyStore)
+	w, current := e.take(token, workCopyStore, workCopyFlush)
 	if err != nil {
 		e.fail(fmt.Errorf("%s: %w", w.kind, err))
 		return

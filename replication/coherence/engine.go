@@ -87,6 +87,7 @@ type Engine struct {
 	txSeq []uint64 // per bulk stream: COPYs sent
 	rxSeq []uint64 // per bulk stream: COPYs received
 	join  join
+	full  []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
 	// Flushing (flush.go).
 	relaxed map[uint64]struct{} // extents to look at after a flush that begins later
@@ -224,7 +225,8 @@ const (
 	workLog kind = iota
 	workLazyLog
 	workFlush
-	workJoin // a log entry or flush of the join
+	workJoin   // a flush or log entry of the join
+	workCommit // the log entry with which a join takes effect
 	workStore
 	workCollect
 	workCopyRead  // a COPY of ours, until it is sent
@@ -261,7 +263,7 @@ func (e *Engine) take(token uint64, kinds ...kind) (work, bool) {
 }
 
 func (e *Engine) done(token uint64, err error) {
-	w, current := e.take(token, workLog, workLazyLog, workFlush, workJoin, workStore)
+	w, current := e.take(token, workLog, workLazyLog, workFlush, workJoin, workCommit, workStore)
 	if err != nil {
 		e.fail(fmt.Errorf("%s: %w", w.kind, err))
 		return
@@ -277,6 +279,8 @@ func (e *Engine) done(token uint64, err error) {
 		if current {
 			e.joinStep(token)
 		}
+	case workCommit:
+		e.committed(current)
 	case workStore:
 		if current {
 			e.fetchStored(w.extents)
@@ -291,11 +295,11 @@ func (k kind) String() string {
 		return "write the map file"
 	case workFlush:
 		return "flush the replica"
-	case workJoin:
+	case workJoin, workCommit:
 		return "make the join durable"
 	case workStore:
 		return "store fetched blocks"
-	case workCopyStore:
+	case workCopyStore, workCopyFlush:
 		return "store copied blocks"
 	}
 	return "read the replica"

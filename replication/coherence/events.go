@@ -73,7 +73,7 @@ type (
 		Err   error
 	}
 	// CopyStored says that a StoreCopy is written, CopyDurable (later) that it is
-	// flushed. After an Err in CopyStored no CopyDurable follows.
+	// flushed. CopyStored with Err ends it, instead of either of them.
 	CopyStored struct {
 		Token uint64
 		Err   error

@@ -18,7 +18,7 @@ import (
 //	preparing  the outcome is made durable, not in effect; then JOIN_PREPARED
 //	prepared   until the peer has prepared too
 //	committing the outcome takes effect, durably; then JOIN_DONE
-//	committed  until the peer's JOIN_DONE is here
+//	done       until the peer's JOIN_DONE is here
 //	joined     host commands are served
 //
 // An outcome takes effect at one node only when it is durable at both. So when the
@@ -36,7 +36,7 @@ const (
 	preparing
 	prepared
 	committing
-	committed
+	done
 	joined
 )
 
@@ -49,7 +49,7 @@ type join struct {
 	peer     *wire.JoinHello
 	early    []PeerStates // that came while we were settling
 	next     uint64       // the first extent not resolved yet
-	outcome  Outcome
+	outcome  *Outcome
 	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
 	ready    bool             // the peer has prepared
 	finished bool             // the peer has committed
@@ -134,22 +134,11 @@ func (e *Engine) joinStep(token uint64) {
 		e.join.phase = greeting
 		e.do(Send{e.hello()})
 		e.greet()
-	case settling:
-		e.cfg.Committed = e.cfg.Prepared.Join
-		e.apply(*e.cfg.Prepared)
-		e.compare()
 	case preparing:
 		e.join.phase = prepared
-		e.cfg.Prepared = &e.join.outcome
-		e.do(Send{&wire.JoinPrepared{Join: e.join.outcome.Join}})
-		e.commit()
-	case committing:
-		e.join.phase = committed
-		e.cfg.Committed = e.join.outcome.Join
-		e.apply(e.join.outcome)
-		e.join.restarted, e.cfg.Crashed = false, false
-		e.do(Send{&wire.JoinDone{Join: e.cfg.Committed}})
-		e.serve()
+		e.cfg.Prepared = e.join.outcome
+		e.do(Send{&wire.JoinPrepared{Join: e.cfg.Prepared.Join}})
+		e.maybeCommit()
 	}
 }
 
@@ -180,8 +169,7 @@ func (e *Engine) greet() {
 	}
 	if mine := e.cfg.Prepared; mine != nil && p.Committed == mine.Join {
 		e.join.phase = settling
-		e.join.token = e.begin(work{kind: workJoin})
-		e.do(Log{Token: e.join.token, Commit: mine.Join})
+		e.commit()
 		return
 	}
 	e.compare()
@@ -212,7 +200,7 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 // compare sends the planes, and resolves those of the peer that are here.
 func (e *Engine) compare() {
 	e.join.phase = comparing
-	e.join.outcome = Outcome{Join: max(e.cfg.Committed, e.join.peer.Committed) + 1, History: e.history()}
+	e.join.outcome = &Outcome{Join: max(e.cfg.Committed, e.join.peer.Committed) + 1, History: e.history()}
 	e.do(SendPlanes{})
 	early := e.join.early
 	e.join.early = nil
@@ -324,37 +312,58 @@ func appendChange(changes []Change, ext uint64, s dirtymap.State) []Change {
 func (e *Engine) prepare() {
 	e.join.phase = preparing
 	e.join.token = e.begin(work{kind: workJoin})
-	e.do(Log{Token: e.join.token, Prepare: &e.join.outcome})
+	e.do(Log{Token: e.join.token, Prepare: e.join.outcome})
 }
 
-// commit makes the outcome take effect when both have prepared it.
-func (e *Engine) commit() {
-	if e.join.phase != prepared || !e.join.ready {
-		return
+// maybeCommit goes on when both have prepared the outcome.
+func (e *Engine) maybeCommit() {
+	if e.join.phase == prepared && e.join.ready {
+		e.join.phase = committing
+		e.full = e.join.full
+		e.commit()
 	}
-	e.join.phase = committing
-	e.join.token = e.begin(work{kind: workJoin})
-	e.do(Log{Token: e.join.token, Commit: e.join.outcome.Join})
 }
 
-// apply puts a committed outcome into the map. In a join that is settled late it is
-// not known any more which blocks the winner lacks: all of them count as dirty.
-func (e *Engine) apply(o Outcome) {
-	late := e.join.phase == settling
+// commit makes the prepared outcome take effect.
+func (e *Engine) commit() {
+	e.do(Log{Token: e.begin(work{kind: workCommit}), Commit: e.cfg.Prepared.Join})
+}
+
+// committed: the prepared outcome is in effect, be the link still up or not.
+func (e *Engine) committed(current bool) {
+	e.apply(e.cfg.Prepared)
+	e.cfg.Committed, e.cfg.History = e.cfg.Prepared.Join, e.cfg.Prepared.History
+	e.cfg.Prepared, e.cfg.Blank = nil, false
+	switch {
+	case !current:
+	case e.join.phase == settling:
+		e.compare()
+	default:
+		e.join.phase = done
+		e.join.restarted, e.cfg.Crashed = false, false
+		e.do(Send{&wire.JoinDone{Join: e.cfg.Committed}})
+		e.serve()
+	}
+}
+
+// apply puts an outcome into the map. full has the extents that are dirty as a
+// whole; when that is not known any more, since the outcome was prepared on an
+// earlier connection, all are that are owned.
+func (e *Engine) apply(o *Outcome) {
 	for _, c := range o.Changes {
 		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
 			e.applyOne(ext, c.State)
-			if late && c.State&dirtymap.Held != 0 {
+			if e.full == nil && c.State&dirtymap.Held != 0 {
 				e.m.SetDirty(ext, e.geo.Full(ext))
 			}
 		}
 	}
-	for _, r := range e.join.full {
+	for _, r := range e.full {
 		for ext := r.First; ext < r.End(); ext++ {
 			e.m.SetDirty(ext, e.geo.Full(ext))
 		}
 	}
-	e.cfg.History, e.cfg.Prepared, e.cfg.Blank = o.History, nil, false
+	e.full = nil
 	clear(e.relaxed)
 }
 
@@ -374,7 +383,7 @@ func (e *Engine) applyOne(ext uint64, s dirtymap.State) {
 // serve begins when both have committed.
 func (e *Engine) serve() {
 	j := &e.join
-	if j.phase != committed || !j.finished {
+	if j.phase != done || !j.finished {
 		return
 	}
 	if j.bothLost > 0 {
@@ -383,7 +392,7 @@ func (e *Engine) serve() {
 	j.phase = joined
 	e.stats.Joins++
 	e.stats.JoinedOwned, e.stats.JoinedStale = e.count()
-	j.outcome, j.full, j.peer = Outcome{}, nil, nil
+	j.outcome, j.full, j.peer = nil, nil, nil
 	e.m.Open()
 	e.do(Serving{true})
 	for _, ext := range sortedKeys(e.entries) {

@@ -19,7 +19,7 @@ func (e *Engine) received(m wire.Message) {
 	case *wire.JoinPrepared:
 		if e.joinIs(m.Join) {
 			e.join.ready = true
-			e.commit()
+			e.maybeCommit()
 		}
 	case *wire.JoinDone:
 		if e.joinIs(m.Join) {
@@ -35,8 +35,8 @@ func (e *Engine) received(m wire.Message) {
 
 // joinIs checks that the peer speaks of the join that is under way.
 func (e *Engine) joinIs(number uint64) bool {
-	if e.join.phase < comparing || number != e.join.outcome.Join {
-		e.violation("join %d where %d is under way", number, e.join.outcome.Join)
+	if e.join.outcome == nil || number != e.join.outcome.Join {
+		e.violation("join %d, which is not under way", number)
 		return false
 	}
 	return true
@@ -71,8 +71,10 @@ func (e *Engine) peerAsksAll(r request, id uint64, ranges []dirtymap.Range) {
 	}
 }
 
+// receivedBulk applies a message of a bulk stream. The peer's first COPY may
+// overtake its JOIN_DONE, which is on the control stream.
 func (e *Engine) receivedBulk(stream int, m wire.Message) {
-	if e.join.phase != joined || stream >= len(e.rxSeq) || !e.inPlace(m) {
+	if e.join.phase < done || stream >= len(e.rxSeq) || !e.inPlace(m) {
 		return
 	}
 	switch m := m.(type) {
