@@ -40,6 +40,7 @@ type command struct {
 	charged int64   // bytes that data takes of the session's budget
 	whole   bool    // data holds all Data-Out, not just the first burst
 
+	r2ts  [maxR2T]*note // room for those that askForData makes
 	cdb   [16 + maxExtended]byte
 	sense [2 + maxSense]byte // as it stands on the wire
 

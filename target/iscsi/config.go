@@ -58,7 +58,8 @@ type Limits struct {
 	// PingTimeout how long the answer may take before the connection is given up;
 	// 10 s each.
 	PingInterval, PingTimeout time.Duration
-	// WriteTimeout is how long an initiator may take none of what it is sent; 30 s.
+	// WriteTimeout is how long an initiator may take to receive what is written at
+	// once, 1 MiB or a little more; 30 s.
 	WriteTimeout time.Duration
 	// ShutdownGrace is how long Shutdown waits for initiators to log out; 2 s.
 	ShutdownGrace time.Duration

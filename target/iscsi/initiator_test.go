@@ -27,6 +27,9 @@ type rig struct {
 func newRig(t *testing.T, limits Limits) *rig {
 	t.Helper()
 	d := newDisk(4096)
+	if limits.ShutdownGrace == 0 {
+		limits.ShutdownGrace = 1
+	}
 	srv, err := New(Config{
 		Targets: []Target{{
 			Name: testIQN, Alias: "a disk", Device: d,
@@ -46,7 +49,6 @@ func newRig(t *testing.T, limits Limits) *rig {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		srv.cfg.Limits.ShutdownGrace = 1
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
@@ -65,7 +67,7 @@ func newRig(t *testing.T, limits Limits) *rig {
 
 // initiator speaks PDUs, right and wrong ones.
 type initiator struct {
-	t      *testing.T
+	t      testing.TB
 	conn   net.Conn
 	cmdSN  uint32
 	expSN  uint32 // ExpStatSN

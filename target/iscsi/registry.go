@@ -8,6 +8,7 @@ type registry struct {
 	byTSIH map[uint16]*session
 	last   uint16 // TSIH given out
 	limit  int
+	closed bool // nothing is added any more
 }
 
 func newRegistry(limit int) *registry {
@@ -20,6 +21,9 @@ func newRegistry(limit int) *registry {
 func (r *registry) add(s *session) (old *session, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return nil, refuse(loginUnavailable, "the target is shutting down")
+	}
 	for _, other := range r.byTSIH {
 		if !s.discovery() && other.target == s.target && other.port == s.port {
 			return other, nil
@@ -41,6 +45,12 @@ func (r *registry) nextLocked() uint16 {
 			return r.last
 		}
 	}
+}
+
+func (r *registry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
 }
 
 func (r *registry) remove(s *session) {

@@ -152,13 +152,14 @@ func (s *session) proceed(c *command) {
 
 // askForData makes the R2Ts that may be sent now.
 func (s *session) askForData(c *command) (r2ts []*note) {
+	r2ts = c.r2ts[:0]
 	for {
 		r, ok := c.xfer.ask(s.transferTag(), &s.params)
 		if !ok {
 			return r2ts
 		}
 		r.lun, r.tag = c.scsi.LUN, c.scsi.Tag
-		n := &note{}
+		n := s.srv.r2t()
 		r.put(&n.header)
 		r2ts = append(r2ts, n)
 	}

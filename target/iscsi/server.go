@@ -17,6 +17,7 @@ type Server struct {
 	log      *slog.Logger
 	sessions *registry
 	buffers  buffers
+	notes    sync.Pool      // of *note, for R2Ts
 	handlers sync.WaitGroup // of connections
 
 	mu        sync.Mutex
@@ -123,6 +124,14 @@ func (s *Server) handle(conn net.Conn) {
 	session.run()
 }
 
+// r2t returns a note for an R2T, which goes back when it is sent.
+func (s *Server) r2t() *note {
+	if n, ok := s.notes.Get().(*note); ok {
+		return n
+	}
+	return &note{home: &s.notes}
+}
+
 // loginLevel is the level to log a failed login at. Connections that are closed
 // without a word are those of monitoring.
 func loginLevel(err error) slog.Level {
@@ -144,9 +153,6 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 	ses := newSession(s, c, l)
 	ses.params.settle()
 	for {
-		if s.isClosing() {
-			return nil, refuse(loginUnavailable, "the target is shutting down")
-		}
 		old, err := s.sessions.add(ses)
 		if err != nil {
 			return nil, err
@@ -161,6 +167,7 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 	if !ses.discovery() {
 		ses.nexus = ses.target.Device.NewNexus(ses.port, s.cfg.PortalGroup)
 	}
+	s.loggedIn(c.conn) // before the initiator learns of it
 	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery())
 	return ses, nil
 }
@@ -183,6 +190,7 @@ func (s *Server) reinstate(old *session) error {
 // returns when nothing is left, or when ctx has ended, with its error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopListening()
+	s.sessions.close()
 	for _, ses := range s.sessions.all() {
 		if ses.discovery() {
 			ses.kill("shutdown")

@@ -103,7 +103,7 @@ func TestStreamCorrupt(t *testing.T) {
 }
 
 func FuzzStream(f *testing.F) {
-	i := &initiator{digest: true}
+	i := &initiator{t: f, digest: true}
 	f.Add(i.encode(header{0: opSCSI}, []byte{0, 5, 2, 0, 1, 2, 3, 4}, []byte("abcde")), true)
 	i.digest = false
 	f.Add(i.encode(header{0: opNopOut}, nil, []byte("abc")), false)

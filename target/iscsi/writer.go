@@ -15,9 +15,10 @@ type reply interface{ emit(w *writer) }
 type note struct {
 	header header
 	data   []byte
-	slot   slot // what the request that is answered took up
-	status bool // it uses up a StatSN
-	last   bool // the connection is closed after it
+	slot   slot       // what the request that is answered took up
+	status bool       // it uses up a StatSN
+	last   bool       // the connection is closed after it
+	home   *sync.Pool // where it goes when it is sent, or nil
 }
 
 func (n *note) emit(w *writer) {
@@ -25,6 +26,9 @@ func (n *note) emit(w *writer) {
 	w.header = n.header
 	w.put(n.data, n.status)
 	w.last = w.last || n.last
+	if n.home != nil {
+		n.home.Put(n) // its header was copied, and it has no data
+	}
 }
 
 // sequence numbers of a session that its reader and its writer share.
