@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
@@ -25,10 +27,30 @@ func (c *Config) check() error {
 	if err := c.checkPeer(); err != nil {
 		return err
 	}
-	if len(c.ISCSI.Listen) == 0 {
-		return errors.New("iscsi.listen: is empty; where shall initiators be served?")
+	if err := c.checkPortals(); err != nil {
+		return err
 	}
 	return c.checkLUNs()
+}
+
+// checkPortals sees to it that initiators are told where to connect: what they are
+// not told is where we listen, if we do on all addresses.
+func (c *Config) checkPortals() error {
+	i := &c.ISCSI
+	if len(i.Listen) == 0 {
+		return errors.New("iscsi.listen: is empty; where shall initiators be served?")
+	}
+	if len(i.Portals) > 0 {
+		return nil
+	}
+	for _, address := range i.Listen {
+		host, _, _ := net.SplitHostPort(address)
+		if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
+			return fmt.Errorf("iscsi.portals: is missing; initiators cannot be told to connect to %s (iscsi.listen)", address)
+		}
+		i.Portals = append(i.Portals, Portal{address, i.PortalGroup})
+	}
+	return nil
 }
 
 func (c *Config) checkPeer() error {

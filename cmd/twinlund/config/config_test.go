@@ -121,6 +121,19 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestPortals(t *testing.T) {
+	before, rest, _ := strings.Cut(good, "  portals:")
+	_, after, _ := strings.Cut(rest, "peer:")
+	c, err := Source{File: write(t, before+"peer:"+after)}.Load()
+	if err != nil || len(c.ISCSI.Portals) != 2 || c.ISCSI.Portals[1] != (Portal{"[::1]:3260", 1}) {
+		t.Errorf("without portals: %v, %v; want those of listen", c, err)
+	}
+	_, err = Source{File: write(t, strings.Replace(before, "127.0.0.1", "0.0.0.0", 1)+"peer:"+after)}.Load()
+	if err == nil || !strings.Contains(err.Error(), "cannot be told to connect to 0.0.0.0:3260") {
+		t.Errorf("listening everywhere without portals: %v", err)
+	}
+}
+
 func TestEnvironmentErrors(t *testing.T) {
 	for env, want := range map[string]string{
 		"TWINLUN_PEER_STREAM=3":    "unknown variable TWINLUN_PEER_STREAM; allowed are TWINLUN_CONFIG, TWINLUN_DATA_DIR",

@@ -1,0 +1,171 @@
+// Package daemon assembles a node from its configuration: replicas, the link to the
+// peer, the SCSI device server and the iSCSI transport over them. It promises that
+// a Start that fails leaves nothing behind, and that Stop ends in order: first the
+// hosts are asked to leave, then the peer is told, then everything is flushed.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/cmd/twinlund/status"
+	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/target/iscsi"
+)
+
+// Daemon is a running node.
+type Daemon struct {
+	// Fixed by Start.
+	cfg     *config.Config
+	version string
+	log     *slog.Logger
+	sockets *sockets
+	luns    []*lun
+	node    *replication.Node
+	link    *replication.Link
+	server  *iscsi.Server
+	page    *http.Server // nil: no status page
+
+	failed chan error // what ends the daemon from inside, first first
+	unlink context.CancelFunc
+	linked sync.WaitGroup // the link's Run
+	tasks  sync.WaitGroup // everything else that Start has started
+}
+
+// Start makes a node and lets it run.
+func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8)}
+	if err := d.assemble(); err != nil {
+		d.sockets.close()
+		for _, l := range d.luns {
+			err = errors.Join(err, l.close())
+		}
+		return nil, err
+	}
+	d.run()
+	return d, nil
+}
+
+// assemble makes all parts, and starts none.
+func (d *Daemon) assemble() (err error) {
+	if d.sockets, err = listen(d.cfg); err != nil {
+		return err
+	}
+	if d.luns, err = openLUNs(d.cfg, d.log); err != nil {
+		return err
+	}
+	d.node = replication.NewNode(d.log)
+	for _, l := range d.luns {
+		if err := d.node.Add(l.replica); err != nil {
+			return err
+		}
+	}
+	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
+		return err
+	}
+	device, err := newDevice(d.cfg, d.luns, d.log)
+	if err != nil {
+		return err
+	}
+	if d.server, err = iscsi.New(iscsi.Config{
+		Targets: []iscsi.Target{{
+			Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: device,
+		}},
+		PortalGroup: d.cfg.ISCSI.PortalGroup,
+		Log:         d.log,
+	}); err != nil {
+		return err
+	}
+	if d.sockets.status != nil {
+		d.page = &http.Server{Handler: status.Handler(d.Status), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
+	}
+	return nil
+}
+
+// linkConfig is the link's part of the configuration.
+func (d *Daemon) linkConfig() replication.LinkConfig {
+	p := &d.cfg.Peer
+	c := replication.LinkConfig{
+		Self: d.cfg.Node, Peer: p.Name, Token: replication.LinkToken(p.Token),
+		Streams: p.Streams, Compress: p.Compress, Heartbeat: p.Heartbeat, Dead: p.DeadAfter,
+		Log: d.log,
+	}
+	if d.sockets.peer != nil {
+		c.Listener = d.sockets.peer
+	} else {
+		c.Address = p.Address
+	}
+	return c
+}
+
+func portals(cfg *config.Config) (all []iscsi.Portal) {
+	for _, p := range cfg.ISCSI.Portals {
+		all = append(all, iscsi.Portal{Address: p.Address, Group: p.Group})
+	}
+	return all
+}
+
+// run starts the tasks: the link, a server for each listener, the status page.
+func (d *Daemon) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.unlink = cancel
+	d.linked.Go(func() {
+		if err := d.link.Run(ctx); err != nil && ctx.Err() == nil {
+			d.fail(fmt.Errorf("link to %s: %w", d.cfg.Peer.Name, err))
+		}
+	})
+	for _, l := range d.sockets.iscsi {
+		d.tasks.Go(func() {
+			if err := d.server.Serve(l); !errors.Is(err, iscsi.ErrServerClosed) {
+				d.fail(fmt.Errorf("serve initiators on %v: %w", l.Addr(), err))
+			}
+		})
+	}
+	if d.page != nil {
+		d.tasks.Go(func() {
+			if err := d.page.Serve(d.sockets.status); !errors.Is(err, http.ErrServerClosed) {
+				d.fail(fmt.Errorf("status page on %v: %w", d.sockets.status.Addr(), err))
+			}
+		})
+	}
+}
+
+func (d *Daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default: // the first ones tell enough
+	}
+}
+
+// Failed receives what makes the daemon useless, if anything does.
+func (d *Daemon) Failed() <-chan error { return d.failed }
+
+// ISCSI is the address of the first listener for initiators.
+func (d *Daemon) ISCSI() net.Addr { return d.sockets.iscsi[0].Addr() }
+
+// Stop ends the node in order. The context bounds how long hosts may take to leave;
+// what is not flushed then is flushed all the same.
+func (d *Daemon) Stop(ctx context.Context) error {
+	err := d.server.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("end the sessions of initiators: %w", err)
+	}
+	d.unlink()
+	d.linked.Wait()
+	for _, l := range d.luns {
+		d.node.Remove(l.replica)
+		err = errors.Join(err, l.close())
+	}
+	if d.page != nil {
+		err = errors.Join(err, d.page.Close())
+	}
+	d.tasks.Wait()
+	return err
+}

@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/replication"
+)
+
+// sockets is everything the daemon listens on. They are opened before any disk is
+// touched: a second daemon started by mistake stops here.
+type sockets struct {
+	iscsi  []net.Listener
+	peer   net.Listener // nil: this node dials
+	status net.Listener // nil: no status page
+}
+
+func listen(cfg *config.Config) (*sockets, error) {
+	s := new(sockets)
+	err := s.open(cfg)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *sockets) open(cfg *config.Config) (err error) {
+	for _, address := range cfg.ISCSI.Listen {
+		l, err := listenOn(address, "initiators", "iscsi.listen")
+		if err != nil {
+			return err
+		}
+		s.iscsi = append(s.iscsi, l)
+	}
+	if !replication.LinkDials(cfg.Node, cfg.Peer.Name) {
+		if s.peer, err = listenOn(cfg.Peer.Listen, "the peer", "peer.listen"); err != nil {
+			return err
+		}
+	}
+	if cfg.Status.Listen != "" {
+		s.status, err = listenOn(cfg.Status.Listen, "the status page", "status.listen")
+	}
+	return err
+}
+
+// listenOn opens one listener; the error tells the operator what to change.
+func listenOn(address, who, key string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen for %s on %s: the port is taken by another program, perhaps a second twinlund (ss -tlnp tells which); stop it or change %s", who, address, key)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen for %s on %s: this machine has no such address (ip addr tells those it has); change %s", who, address, key)
+	case err != nil:
+		return nil, fmt.Errorf("listen for %s (%s): %w", who, key, err)
+	}
+	return l, nil
+}
+
+func (s *sockets) close() {
+	if s == nil {
+		return
+	}
+	for _, l := range append([]net.Listener{s.peer, s.status}, s.iscsi...) {
+		if l != nil {
+			l.Close()
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"encoding/hex"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/cmd/twinlund/status"
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// Status is the node as it is now.
+func (d *Daemon) Status() status.Status {
+	s := status.Status{
+		Node: d.cfg.Node, Version: d.version, PID: os.Getpid(),
+		Link: linkStatus(d.cfg.Peer.Name, d.link.Stats()), Memory: resident(),
+	}
+	for _, l := range d.luns {
+		s.LUNs = append(s.LUNs, l.status())
+	}
+	return s
+}
+
+func linkStatus(peer string, s replication.LinkStats) status.Link {
+	return status.Link{
+		Peer: peer, Up: s.Up, RTT: s.RTT, Queued: s.Queued, Connections: s.Connections,
+		LastError: s.LastError, Sent: counts(s.Sent), Received: counts(s.Received),
+	}
+}
+
+func counts(of [wire.Kinds]replication.LinkCount) map[string]status.Count {
+	m := map[string]status.Count{}
+	for kind, c := range of {
+		if c.Frames > 0 {
+			m[wire.Kind(kind).String()] = status.Count{Frames: c.Frames, Bytes: c.Bytes}
+		}
+	}
+	return m
+}
+
+func (l *lun) status() status.LUN {
+	r, id := l.replica.Status(), naa(l.cfg.UUID)
+	return status.LUN{
+		Number: l.cfg.Number, Name: l.cfg.Name, NAA: hex.EncodeToString(id[:8]), Serial: config.FormatUUID(l.cfg.UUID),
+		Size: l.cfg.Size, Backing: l.cfg.Backing, Map: l.cfg.Map,
+		Serving: r.Serving, Why: r.Why, Dirty: r.Dirty, InFlight: r.InFlight, Waiting: r.Waiting,
+		Marks: r.Marks, MarkExtents: r.MarkExtents, Fetches: r.Fetches, FetchExtents: r.FetchExtents,
+		Copies: r.Copies, CopiedBytes: r.CopiedBlocks * dirtymap.BlockSize, Clears: r.Clears, Joins: r.Joins,
+		Alarms: r.Alarms, LastAlarm: r.LastAlarm,
+	}
+}
+
+// resident is the process's memory, in bytes; 0: not known.
+func resident() int64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}

@@ -1,0 +1,90 @@
+// Command twinlund is the daemon of one site: an iSCSI target whose LUNs are
+// mirrored, in both directions, with the twinlund of the other site.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/cmd/twinlund/daemon"
+)
+
+var version = "unknown" // set when it is linked, from the file VERSION
+
+// stopTime is how long hosts may take to leave when the daemon stops.
+const stopTime = 10 * time.Second
+
+func main() {
+	if err := command().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "twinlund:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var file string
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "twinlund --config FILE",
+		Short: "serve mirrored LUNs to iSCSI initiators",
+		Long: "twinlund serves mirrored LUNs to iSCSI initiators, together with the twinlund of the other site.\n\n" +
+			"Every setting below can stand in the file (--iscsi-portal-group is portal-group in the section iscsi),\n" +
+			"in the environment (TWINLUN_ISCSI_PORTAL_GROUP), or here; the last one counts. SIGTERM and SIGINT stop\n" +
+			"the daemon in order, a second one at once.",
+		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}.Load()
+			if err != nil || check {
+				return err
+			}
+			return serve(cfg)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", os.Getenv(config.ConfigEnv), "configuration file (YAML)")
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, and do nothing")
+	cmd.Flags().SortFlags = false
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// serve runs the daemon until a signal, or until it cannot go on.
+func serve(cfg *config.Config) error {
+	log := cfg.Log.Logger(os.Stderr)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	d, err := daemon.Start(cfg, version, log)
+	if err != nil {
+		return err
+	}
+	log.Info("started", "version", version, "iscsi", d.ISCSI(), "luns", len(cfg.LUNs))
+	var failure error
+	select {
+	case s := <-signals:
+		log.Info("stopping; once more stops at once", "signal", s)
+	case failure = <-d.Failed():
+		log.Error("stopping", "err", failure)
+	}
+	go stopAtOnce(signals)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if err := d.Stop(ctx); err != nil {
+		log.Error("did not stop in order", "err", err)
+		failure = err
+	}
+	log.Info("stopped")
+	return failure
+}
+
+// stopAtOnce ends the process at the next signal: it then starts as after a crash,
+// which it is made for.
+func stopAtOnce(signals <-chan os.Signal) {
+	<-signals
+	os.Exit(130)
+}
