@@ -28,10 +28,10 @@ type ReplicaConfig struct {
 	MapFile   mapfile.File  // Close closes it
 	Blank     bool          // every byte of Store is zero; used only if MapFile is empty
 
-	Boot      [16]byte // id of the running kernel (/proc/sys/kernel/random/boot_id)
-	Proposal  [16]byte // random: names the history of data if this replica begins one
-	Predictor coherence.Predictor
-	ColdAfter time.Duration // ownership of an extent not written for so long is given back; 0: 30 s
+	Boot      [16]byte            // id of the running kernel (/proc/sys/kernel/random/boot_id)
+	Proposal  [16]byte            // random: names the history of data if this replica begins one
+	Predictor coherence.Predictor // nil: a dirtymap.Predictor
+	ColdAfter time.Duration       // ownership of an extent not written for so long is given back; 0: 30 s
 
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
@@ -104,6 +104,9 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.log = cfg.Log.With("lun", cfg.Number)
 	meta := file.Meta()
 	r.crash = !meta.Clean && meta.BootID != cfg.Boot
+	if cfg.Predictor == nil {
+		cfg.Predictor = dirtymap.NewPredictor(r.m)
+	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.engine = coherence.New(coherence.Config{
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
