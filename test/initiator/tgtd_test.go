@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twinlun/twinlun/test/history"
 )
 
 const (
@@ -60,7 +62,12 @@ func tgtd(t testing.TB) reference {
 	if err := d.Start(); err != nil {
 		t.Skipf("tgtd does not start: %v", err)
 	}
-	t.Cleanup(func() { d.Process.Kill(); d.Wait() })
+	t.Cleanup(func() {
+		d.Process.Kill()
+		d.Wait()
+		os.Remove("/var/run/tgtd/socket." + control)
+		os.Remove("/var/run/tgtd/socket." + control + ".lock")
+	})
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -315,6 +322,63 @@ func TestResilientComesBack(t *testing.T) {
 		if n := r.Logins(); n != i+2 {
 			t.Errorf("%d logins after %d losses", n, i+1)
 		}
+	}
+}
+
+var _ history.Repeater = (*Resilient)(nil)
+
+// TestHistory puts initiator, history and a real target together: several hosts
+// with queueing multipath, whose connections are cut all the time.
+func TestHistory(t *testing.T) {
+	o := tgtd(t).options()
+	var clients []history.Client
+	var sessions []*Resilient
+	for range 4 {
+		r, err := NewResilient(o, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		clients, sessions = append(clients, r), append(sessions, r)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var cutter sync.WaitGroup
+	cutter.Go(func() { cutConnections(ctx, sessions) })
+	rec := history.NewRecorder(time.Now)
+	err := history.Run(t.Context(), rec, history.Workload{
+		Seed: 1, Ops: 300, Areas: []history.Area{{First: 14, Blocks: 4}}, Timeout: 20 * time.Second,
+	}, clients)
+	stop()
+	cutter.Wait()
+	if err := errors.Join(err, history.CheckOps(rec.Ops(), 20*time.Second, "")); err != nil {
+		t.Error(err)
+	}
+	for _, err := range rec.Bad() {
+		// tgt reads and writes the page cache, which lets a read see a write half
+		// done. All else would be a fault.
+		var bad *history.BadBlock
+		if !errors.As(err, &bad) || !bad.Torn {
+			t.Error(err)
+		}
+	}
+	repeated := 0
+	for _, op := range rec.Ops() {
+		if op.Maybe {
+			repeated++
+		}
+	}
+	t.Logf("%d operations, %d of them tries that were repeated", len(rec.Ops()), repeated)
+}
+
+// cutConnections cuts one every few milliseconds.
+func cutConnections(ctx context.Context, sessions []*Resilient) {
+	for i := 0; pause(ctx, 10*time.Millisecond); i++ {
+		r := sessions[i%len(sessions)]
+		<-r.lock
+		if r.current != nil {
+			r.current.conn.Close()
+		}
+		r.lock <- struct{}{}
 	}
 }
 
