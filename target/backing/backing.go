@@ -7,7 +7,8 @@
 package backing
 
 // Store is a replica's bytes. All methods may be called concurrently; reads and
-// writes of the same byte at the same time are in no order, and may be torn.
+// writes of the same byte at the same time are in no order, and may be torn (a
+// file on ext4 does show a read a block half written).
 // Offsets and lengths are in bytes and lie inside [0, Size); anything else is an
 // error, and nothing is read or written.
 type Store interface {
