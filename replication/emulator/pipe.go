@@ -17,6 +17,9 @@ const slabSize = 256 << 10
 // minRead is the least room that is worth a read, in bytes.
 const minRead = 16 << 10
 
+// late is by how much a runtime timer may be late; the rest is the alarm's.
+const late = 1500 * time.Microsecond
+
 // maxPieces bounds how many pieces are written at once.
 const maxPieces = 64
 
@@ -158,8 +161,15 @@ func rouse(c chan struct{}) {
 // longer. It is one goroutine.
 func (p *pipe) drain(dst net.Conn) {
 	defer p.drop()
+	a, err := newAlarm()
+	if err != nil {
+		p.c.line.cfg.Log.Warn("link emulator: connection is reset", "error", err)
+		p.c.close(true)
+		return
+	}
+	defer a.close()
 	for {
-		pieces := p.take()
+		pieces := p.take(a)
 		if pieces == nil {
 			return
 		}
@@ -211,7 +221,7 @@ func (p *pipe) finish(dst net.Conn, err error) {
 }
 
 // take waits for what is due, and takes it. nil: nothing passes any longer.
-func (p *pipe) take() []piece {
+func (p *pipe) take(a *alarm) []piece {
 	for p.c.live.Err() == nil {
 		due, ok := p.first()
 		switch d := time.Until(due); {
@@ -220,8 +230,10 @@ func (p *pipe) take() []piece {
 			case <-p.more:
 			case <-p.c.live.Done():
 			}
+		case d > late:
+			sleep(p.c.live, d-late)
 		case d > 0:
-			sleep(p.c.live, d)
+			a.wait(d) // if it fails, this loop is the clock
 		case p.lane.whole(p.c.live):
 			return p.takeDue()
 		}
