@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twinlun/twinlun/dirtymap"
+)
+
+// startHosts starts the hosts that use the site. They are tasks of the site's
+// process: what they had under way when it is killed stays unanswered.
+func (s *site) startHosts() {
+	for i := range s.w.shape.clients {
+		s.hosts++
+		s.group.Go(fmt.Sprint("host ", i), func() {
+			for !s.w.resting && s.host.Err() == nil {
+				s.group.Sleep(background, upTo(s.w.rand, s.w.shape.think))
+				s.command()
+			}
+			s.hosts--
+		})
+	}
+}
+
+// command is one random command of a host.
+func (s *site) command() {
+	w, ctx, cancel := s.w, s.host, context.CancelFunc(nil)
+	if chance(w.rand, w.shape.aborts) {
+		ctx, cancel = context.WithCancel(ctx)
+		d := upTo(w.rand, 30*time.Millisecond)
+		s.group.Go("abort", func() {
+			s.group.Sleep(background, d)
+			cancel()
+		})
+	}
+	switch n := w.rand.IntN(100); {
+	case n < w.shape.syncs:
+		s.sync(ctx)
+	case n < w.shape.syncs+w.shape.zeroes:
+		s.zero(ctx, s.somewhere())
+	case n < 60:
+		s.write(ctx, s.somewhere())
+	default:
+		s.read(ctx, s.somewhere())
+	}
+}
+
+// somewhere is a random run of sectors; mostly a block, mostly a hot one.
+func (s *site) somewhere() span {
+	w := s.w
+	per := dirtymap.BlockSize / sectorSize
+	blocks := int(w.shape.geo.Size / dirtymap.BlockSize)
+	first, n := w.rand.IntN(blocks), 1
+	if chance(w.rand, 70) {
+		first = w.rand.IntN(min(w.shape.hot, blocks)) * 7 % blocks
+	}
+	switch {
+	case chance(w.rand, 15):
+		n = 1 + w.rand.IntN(min(blocks-first, 24))
+	case chance(w.rand, 2):
+		first, n = 0, blocks
+	}
+	sp := span{first * per, n * per}
+	if w.shape.subBlock && chance(w.rand, 60) {
+		skip := w.rand.IntN(sp.n)
+		sp = span{sp.first + skip, 1 + w.rand.IntN(sp.n-skip)}
+	}
+	return sp
+}
+
+// excused tells whether a command may end with this error: it was aborted, or the
+// site is being stopped.
+func (s *site) excused(ctx context.Context, what string, err error) bool {
+	s.w.tracef("%s: %s: %v", s.name, what, err)
+	if ctx.Err() != nil || s.stopped && err != nil {
+		return true
+	}
+	if err != nil && !errors.Is(err, errDead) {
+		s.w.fail("site %s: %s: %v", s.name, what, err)
+	}
+	return true
+}
+
+func (s *site) write(ctx context.Context, sp span) {
+	o := s.w.hist.beginWrite(s.no, sp, false)
+	p := make([]byte, sp.bytes())
+	fill(p, o.id)
+	fua := chance(s.w.rand, s.w.shape.syncs)
+	what := fmt.Sprintf("write %d of sectors %d+%d, fua %v", o.id, sp.first, sp.n, fua)
+	s.w.tracef("%s: %s begins", s.name, what)
+	if err := s.vol.WriteAt(ctx, p, sp.off(), fua); err != nil {
+		s.excused(ctx, what, err)
+		return
+	}
+	s.done(what, s.w.hist.endWrite(o, sp, fua))
+}
+
+func (s *site) zero(ctx context.Context, sp span) {
+	o := s.w.hist.beginWrite(s.no, sp, true)
+	fua := chance(s.w.rand, s.w.shape.syncs)
+	what := fmt.Sprintf("zero %d of sectors %d+%d, fua %v", o.id, sp.first, sp.n, fua)
+	s.w.tracef("%s: %s begins", s.name, what)
+	if err := s.vol.Zero(ctx, sp.off(), sp.bytes(), fua); err != nil {
+		s.excused(ctx, what, err)
+		return
+	}
+	s.done(what, s.w.hist.endWrite(o, sp, fua))
+}
+
+func (s *site) sync(ctx context.Context) {
+	begin := s.w.hist.tick()
+	s.w.tracef("%s: sync begins", s.name)
+	if err := s.vol.Sync(ctx); err != nil {
+		s.excused(ctx, "sync", err)
+		return
+	}
+	s.w.hist.endSync(s.no, begin)
+	s.done("sync", nil)
+}
+
+func (s *site) read(ctx context.Context, sp span) {
+	begin := s.w.hist.tick()
+	p := make([]byte, sp.bytes())
+	what := fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin)
+	if err := s.vol.ReadAt(ctx, p, sp.off()); err != nil {
+		s.excused(ctx, what, err)
+		return
+	}
+	if s.w.o.Trace != nil {
+		what += " = " + contents(p)
+	}
+	s.w.sched.Mix(value8(p))
+	s.done(what, s.w.hist.endRead(s.no, sp, p, begin, s.has))
+}
+
+func contents(p []byte) string {
+	var list []uint64
+	for at := 0; at < len(p); at += sectorSize {
+		if n := len(list); n == 0 || list[n-1] != value8(p[at:]) {
+			list = append(list, value8(p[at:]))
+		}
+	}
+	return fmt.Sprint(list)
+}
+
+func (s *site) done(what string, err error) {
+	s.w.tracef("%s: %s done at %d", s.name, what, s.w.hist.clock)
+	if err != nil {
+		s.w.fail("site %s: %s: %v", s.name, what, err)
+	}
+}

@@ -1,0 +1,121 @@
+// Package sim runs two whole nodes in one goroutine's time: the engine, the shell
+// around it, the map file, the copier and the volume as they are, on simulated
+// disks and a simulated link, with virtual time. A seed decides everything: the
+// shape of the LUN, what the hosts do, who runs next, what crashes when and what a
+// crash leaves of the writes that were not flushed. The same seed is the same run.
+//
+// Checked all along:
+//   - I1 and I2 of the coherence protocol, after every step while both serve;
+//   - I4: what every read returns, against the history of each 512-byte sector
+//     (history.go says how, and what an operating system crash may take away);
+//   - no panic, no error that a host should not see.
+//
+// And at the end, when everything is healed and the hosts rest: nothing is stuck,
+// nothing stays dirty, and both replicas are the same, byte for byte (I3).
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twinlun/twinlun/dirtymap"
+)
+
+// Options is what a run takes beside its seed.
+type Options struct {
+	Time  time.Duration // virtual, of hosts and trouble; 0: 15 s
+	Trace func(line string)
+	// StrictBothCrash demands that what was SYNCed survives even when both
+	// operating systems crash before they have joined again.
+	StrictBothCrash bool
+}
+
+// Result is what came of a run.
+type Result struct {
+	Hash    uint64 // of all steps and results
+	Steps   uint64
+	Ops     int // host commands that ended
+	Crashes int
+	Joins   uint64
+	Resets  int // sectors whose contents a crash left open
+}
+
+// shape is what a seed makes of the world.
+type shape struct {
+	geo       dirtymap.Geometry
+	streams   int
+	delay     time.Duration // of the link, at most
+	clients   int           // at each site
+	hot       int           // blocks that most commands go to
+	subBlock  bool          // commands of single sectors too
+	coldAfter time.Duration
+	trouble   time.Duration // between two troubles, on average
+	osCrashes bool
+	destroy   bool // a site's replica and map file may be lost
+	think     time.Duration
+	syncs     int // of 100 commands
+	zeroes    int
+	aborts    int
+}
+
+// healing is how long the end of a run may take, in virtual time.
+const healing = 10 * time.Minute
+
+// Run runs a seed. The error says what was wrong.
+func Run(seed uint64, o Options) (Result, error) {
+	if o.Time == 0 {
+		o.Time = 15 * time.Second
+	}
+	w := newWorld(seed, o)
+	defer w.sched.Close()
+	w.start()
+	err := w.sched.Run(o.Time, w.check)
+	if err == nil {
+		w.heal()
+		err = w.sched.Run(o.Time+healing, w.check)
+	}
+	if err == nil && !w.finished {
+		err = fmt.Errorf("stuck: not at rest %v after the end of all trouble\n%s", healing, w.describe())
+	}
+	return w.result(), err
+}
+
+func newShape(r *rand.Rand) shape {
+	extent := int64(4096) << []int{0, 1, 2, 2, 4}[r.IntN(5)]
+	s := shape{
+		geo:       dirtymap.Geometry{ExtentSize: extent, Size: extent * int64(2+r.IntN(10))},
+		streams:   1 + r.IntN(3),
+		delay:     []time.Duration{200 * time.Microsecond, 5 * time.Millisecond, 40 * time.Millisecond}[r.IntN(3)],
+		clients:   1 + r.IntN(4),
+		hot:       1 + r.IntN(6),
+		subBlock:  r.IntN(4) == 0,
+		coldAfter: []time.Duration{500 * time.Millisecond, 2 * time.Second, time.Minute}[r.IntN(3)],
+		trouble:   []time.Duration{400 * time.Millisecond, 2 * time.Second, 6 * time.Second}[r.IntN(3)],
+		osCrashes: r.IntN(4) != 0,
+		destroy:   r.IntN(4) == 0,
+		think:     []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)],
+		syncs:     []int{2, 20}[r.IntN(2)],
+		zeroes:    []int{0, 10}[r.IntN(2)],
+		aborts:    []int{0, 5}[r.IntN(2)],
+	}
+	if s.geo.Size > extent && extent > dirtymap.BlockSize {
+		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short
+	}
+	return s
+}
+
+// errStopped ends what the simulation itself stops.
+var errStopped = errors.New("stopped by the simulation")
+
+// chance is true in n of 100 cases.
+func chance(r *rand.Rand, n int) bool { return r.IntN(100) < n }
+
+// upTo is a random duration below d.
+func upTo(r *rand.Rand, d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return time.Duration(r.Int64N(int64(d)))
+}

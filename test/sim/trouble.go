@@ -1,0 +1,197 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// trouble makes trouble. It is a task of the world.
+func (w *world) trouble() {
+	for {
+		w.sleep(upTo(w.rand, 2*w.shape.trouble))
+		if w.resting {
+			return
+		}
+		w.someTrouble()
+	}
+}
+
+func (w *world) someTrouble() {
+	s := w.sites[w.rand.IntN(2)]
+	switch n := w.rand.IntN(100); {
+	case n < 35:
+		w.tracef("TROUBLE: the link is cut")
+		w.cutLink()
+	case n < 55:
+		w.tracef("TROUBLE: the process at site %s is killed", s.name)
+		s.whenRunning(s.kill)
+	case n < 65 && w.shape.osCrashes:
+		w.tracef("TROUBLE: the operating system at site %s crashes", s.name)
+		s.whenRunning(s.crashOS)
+	case n < 72 && w.shape.osCrashes:
+		w.tracef("TROUBLE: both operating systems crash")
+		for _, s := range w.sites {
+			s.whenRunning(s.crashOS)
+		}
+	case n < 76:
+		w.tracef("TROUBLE: both processes are killed")
+		for _, s := range w.sites {
+			s.whenRunning(s.kill)
+		}
+	case n < 86:
+		w.tracef("TROUBLE: site %s is stopped in order", s.name)
+		s.stop()
+	case n < 89 && w.shape.destroy:
+		w.tracef("TROUBLE: the replica at site %s is lost", s.name)
+		if w.lost == [2]loss{} {
+			s.whenRunning(s.destroy)
+		}
+	default:
+		w.tracef("TROUBLE: a disk at site %s is slow", s.name)
+		w.slowDisk(s)
+	}
+}
+
+// cutLink cuts the link for a while.
+func (w *world) cutLink() {
+	w.link.sever(fmt.Errorf("the link was cut"))
+	w.link.cut = true
+	d := upTo(w.rand, 2*time.Second)
+	w.group.Go("mend", func() {
+		w.sleep(d)
+		w.link.cut = false
+	})
+}
+
+// whenRunning crashes a site, and starts it again later.
+func (s *site) whenRunning(crash func()) {
+	if !s.wanted {
+		return
+	}
+	crash()
+	s.startLater()
+}
+
+func (s *site) startLater() {
+	d := upTo(s.w.rand, time.Second)
+	s.w.group.Go("restart", func() {
+		s.w.sleep(d)
+		s.start()
+	})
+}
+
+// stop stops the site in order, then starts it again; under the same or under a
+// new operating system, with nothing lost: everything was flushed.
+func (s *site) stop() {
+	if !s.wanted || s.rep == nil || s.stopped {
+		return
+	}
+	s.stopped = true
+	s.group.Go("stop", func() {
+		s.node.Remove(s.rep)
+		if err := s.rep.Close(); err != nil {
+			s.w.fail("site %s: %v", s.name, err)
+			return
+		}
+		s.w.tracef("site %s has stopped", s.name)
+		s.w.group.Go("stopped", s.afterStop)
+	})
+}
+
+func (s *site) afterStop() {
+	if !s.stopped || s.rep == nil {
+		return // it was killed at the end
+	}
+	s.kill()
+	if chance(s.w.rand, 50) {
+		s.replica.crash()
+		s.mapFile.crash()
+		s.boot++
+	}
+	s.startLater()
+}
+
+func (w *world) slowDisk(s *site) {
+	m := s.replica
+	if chance(w.rand, 30) {
+		m = s.mapFile
+	}
+	m.slow = upTo(w.rand, 300*time.Millisecond)
+	d := upTo(w.rand, 2*time.Second)
+	w.group.Go("fast again", func() {
+		w.sleep(d)
+		m.slow = 0
+	})
+}
+
+// severEnd lets one side of a connection notice, later, that the other is gone.
+func (l *link) severEnd(c *conn, why error) {
+	d := upTo(l.w.rand, noticing)
+	if chance(l.w.rand, 50) {
+		d = 0 // the operating system of a killed process tells at once
+	}
+	c.mute = true
+	l.w.group.Go("notice", func() {
+		l.w.sleep(d)
+		c.cancel(why)
+	})
+}
+
+// heal ends all trouble and lets the hosts rest; then a task waits until nothing
+// is under way, and compares the replicas.
+func (w *world) heal() {
+	w.tracef("HEALING")
+	w.resting = true
+	w.group.Go("end", func() {
+		for !w.atRest() {
+			w.sleep(200 * time.Millisecond)
+		}
+		w.compare()
+		w.readAll()
+		w.finished = true
+	})
+}
+
+// atRest tells whether the sites are joined, no command is under way and nothing
+// is dirty.
+func (w *world) atRest() bool {
+	for _, s := range w.sites {
+		if s.rep == nil || s.hosts > 0 || s.stopped {
+			return false
+		}
+		if st := s.rep.Status(); !st.Serving || st.Dirty > 0 || st.Waiting > 0 {
+			return false
+		}
+	}
+	return w.oneConnection()
+}
+
+// compare compares the replicas: I3.
+func (w *world) compare() {
+	a, b := w.sites[0].replica.cache, w.sites[1].replica.cache
+	for at := 0; at < len(a); at += sectorSize {
+		if x, y := a[at:at+sectorSize], b[at:at+sectorSize]; !bytes.Equal(x, y) {
+			ext := uint64(at) / uint64(w.shape.geo.ExtentSize)
+			w.fail("I3: sector %d (extent %d, %v at a, %v at b) is write %d at a and %d at b", at/sectorSize, ext,
+				w.sites[0].rep.Map().State(ext), w.sites[1].rep.Map().State(ext), value8(x), value8(y))
+			return
+		}
+	}
+}
+
+// readAll reads everything at both sites, in the sites' own tasks.
+func (w *world) readAll() {
+	left := len(w.sites)
+	done := w.group.NewSignal()
+	for _, s := range w.sites {
+		s.group.Go("last read", func() {
+			s.read(background, span{0, int(w.shape.geo.Size / sectorSize)})
+			left--
+			done.Set()
+		})
+	}
+	for left > 0 {
+		done.Wait(background)
+	}
+}

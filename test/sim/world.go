@@ -1,0 +1,356 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/replication/wire"
+	"github.com/twinlun/twinlun/target/volume"
+	"github.com/twinlun/twinlun/task/simtask"
+)
+
+var background = context.Background()
+
+const lunNumber = 7
+
+var lunUUID = [16]byte{0x74, 0x77, 0x69, 0x6e}
+
+// world is everything of a run.
+type world struct {
+	o     Options
+	sched *simtask.Scheduler
+	group *simtask.Group // what no crash ends
+	rand  *rand.Rand
+	shape shape
+	sites [2]*site
+	link  *link
+	hist  *history
+
+	resting  bool // hosts and trouble stop
+	finished bool
+	lost     [2]loss // by crashes since the last join
+	joinsAt  [2]uint64
+	totals   Result
+}
+
+// site is one of the two places: its media, and the process that runs there.
+type site struct {
+	w       *world
+	no      int
+	name    string
+	replica *medium
+	mapFile *medium
+	boot    byte // counts the operating system's starts
+	blank   bool // the replica is all zeros
+	made    bool // the map file was opened once
+
+	group   *simtask.Group
+	node    *replication.Node // nil: not running (yet)
+	rep     *replication.Replica
+	vol     *volume.Volume
+	host    context.Context // of the hosts' commands
+	leave   context.CancelCauseFunc
+	hosts   int // host tasks that run
+	wanted  bool
+	stopped bool // by an orderly stop
+}
+
+func newWorld(seed uint64, o Options) *world {
+	w := &world{o: o, sched: simtask.New(seed)}
+	w.rand = w.sched.Rand()
+	w.shape = newShape(w.rand)
+	w.group = w.sched.Group("world")
+	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
+	w.hist.strict = o.StrictBothCrash
+	w.link = &link{w: w}
+	for i, name := range []string{"a", "b"} {
+		w.sites[i] = &site{
+			w: w, no: i, name: name, blank: true,
+			replica: newMedium(w.rand, w.shape.geo.Size), mapFile: newMedium(w.rand, 0),
+		}
+	}
+	w.tracef("shape: %+v", w.shape)
+	return w
+}
+
+// start begins everything.
+func (w *world) start() {
+	w.group.Go("connector", w.link.connector)
+	for _, s := range w.sites {
+		s.start()
+	}
+	w.group.Go("trouble", w.trouble)
+}
+
+// tracef adds a line to the trace, if there is one.
+func (w *world) tracef(format string, args ...any) {
+	if w.o.Trace != nil {
+		w.o.Trace(fmt.Sprintf("%12v ", w.sched.Elapsed()) + fmt.Sprintf(format, args...))
+	}
+}
+
+// traceMessage traces a message without its data.
+func (w *world) traceMessage(how string, side, lane int, m wire.Message) {
+	if w.o.Trace != nil {
+		w.tracef("%s %s, lane %d: %v %s", how, w.sites[side].name, lane, m.Kind(), brief(m))
+	}
+}
+
+func brief(m wire.Message) string {
+	blocks := func(b wire.Blocks) string {
+		var runs []string
+		for first, n := range b.Present.Runs {
+			runs = append(runs, fmt.Sprintf("%d+%d", first, n))
+		}
+		return fmt.Sprintf("extent %d blocks %v", b.Extent, runs)
+	}
+	var parts []string
+	switch m := m.(type) {
+	case *wire.Copy:
+		for _, b := range m.Items {
+			parts = append(parts, blocks(b))
+		}
+		return fmt.Sprintf("seq %d: %s", m.Seq, strings.Join(parts, ", "))
+	case *wire.FetchReply:
+		for _, it := range m.Items {
+			parts = append(parts, fmt.Sprintf("outcome %d turn %d %s", it.Outcome, it.Turn, blocks(it.Blocks)))
+		}
+		return fmt.Sprintf("id %d floors %v: %s", m.ID, m.Floors, strings.Join(parts, ", "))
+	case *wire.JoinMap:
+		return fmt.Sprintf("%d bytes, last %v", len(m.Data), m.Last)
+	}
+	return fmt.Sprintf("%+v", m)
+}
+
+// fail ends the run.
+func (w *world) fail(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	w.tracef("FAILED: %v", err)
+	w.sched.Fail(err)
+}
+
+// start starts the site's process.
+func (s *site) start() {
+	s.group = s.w.sched.Group(s.name)
+	s.wanted, s.stopped = true, false
+	s.w.joinsAt[s.no] = 0
+	s.group.Go("main", s.main)
+}
+
+// main is what the daemon does when it starts.
+func (s *site) main() {
+	w := s.w
+	if !s.made {
+		s.mapFile.reset(0) // a map file that was never finished
+	}
+	rep, err := replication.OpenReplica(replication.ReplicaConfig{
+		Number: lunNumber, UUID: lunUUID, Preferred: s.no == 0, Geometry: w.shape.geo,
+		Store:   &disk{s.replica, s.group, w.shape.geo.Size},
+		MapFile: &mapDisk{s.mapFile, s.group},
+		Blank:   s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
+		Predictor: &predictor{w}, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
+		Runtime: s.group, Log: w.logger(s.name),
+	})
+	if err != nil {
+		w.fail("site %s does not open: %v", s.name, err)
+		return
+	}
+	s.made, s.blank = true, false
+	s.rep, s.vol = rep, volume.New(rep)
+	s.host, s.leave = context.WithCancelCause(background)
+	node := replication.NewNode(w.logger(s.name))
+	if err := node.Add(rep); err != nil {
+		w.fail("site %s: %v", s.name, err)
+		return
+	}
+	s.node = node
+	w.tracef("site %s runs", s.name)
+	s.startHosts()
+}
+
+func (w *world) logger(name string) *slog.Logger {
+	if w.o.Trace == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	drop := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}
+	return slog.New(slog.NewTextHandler(tracer{w}, &slog.HandlerOptions{ReplaceAttr: drop})).With("site", name)
+}
+
+// tracer is an io.Writer into the trace.
+type tracer struct{ w *world }
+
+func (t tracer) Write(p []byte) (int, error) {
+	t.w.tracef("%s", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// predictor widens at random.
+type predictor struct{ w *world }
+
+// Window implements coherence.Predictor.
+func (p *predictor) Window(r dirtymap.Range) dirtymap.Range {
+	all := p.w.shape.geo.Extents()
+	first := r.First - min(r.First, uint64(p.w.rand.IntN(3)))
+	end := min(r.End()+uint64(p.w.rand.IntN(4)), all)
+	return dirtymap.Range{First: first, Count: end - first}
+}
+
+// TooWide implements coherence.Predictor.
+func (p *predictor) TooWide(uint64) {}
+
+// kill ends the site's process, as SIGKILL does.
+func (s *site) kill() {
+	s.group.Kill()
+	s.w.hist.kill(s.no)
+	if s.rep != nil {
+		s.w.totals.Joins += s.rep.Status().Joins
+	}
+	s.node, s.rep, s.vol, s.hosts = nil, nil, nil, 0
+	s.wanted = false
+	s.w.totals.Crashes++
+	if c := s.w.link.ends[1-s.no]; c != nil && c.ctx.Err() == nil && c.peer.group == s.group {
+		s.w.link.severEnd(c, fmt.Errorf("the process at site %s is gone", s.name))
+	}
+}
+
+// crashOS ends the site's operating system.
+func (s *site) crashOS() {
+	s.noteTakenOver()
+	s.kill()
+	n := s.replica.crash()
+	m := s.mapFile.crash()
+	s.w.tracef("site %s: %d writes of the replica and %d of the map file were in doubt", s.name, n, m)
+	s.boot++
+	s.w.lost[s.no] = max(s.w.lost[s.no], lossOS)
+	s.w.noteJoins()
+}
+
+// destroy takes the site's replica and map file away.
+func (s *site) destroy() {
+	s.noteTakenOver()
+	s.kill()
+	s.replica.reset(s.w.shape.geo.Size)
+	s.mapFile.reset(0)
+	s.made, s.blank = false, true
+	s.w.lost[s.no] = lossReplica
+	s.w.noteJoins()
+}
+
+// noteTakenOver tells the history which extents the other site has as new as this one.
+func (s *site) noteTakenOver() {
+	other := s.w.sites[1-s.no]
+	if other.rep == nil {
+		return
+	}
+	for i := range s.w.hist.registers {
+		if other.has(int64(i) * sectorSize) {
+			s.w.hist.has(other.no, i)
+		}
+	}
+}
+
+// has tells whether the site's replica has the newest data at off.
+func (s *site) has(off int64) bool {
+	m := s.rep.Map()
+	return m.State(uint64(off/m.Geometry().ExtentSize))&dirtymap.Stale == 0
+}
+
+// noteJoins remembers how often the sites had joined when something was lost.
+func (w *world) noteJoins() {
+	for i, s := range w.sites {
+		w.joinsAt[i] = 0
+		if s.rep != nil {
+			w.joinsAt[i] = s.rep.Status().Joins
+		}
+	}
+}
+
+// check runs after every step.
+func (w *world) check() bool {
+	a, b := w.sites[0].rep, w.sites[1].rep
+	if a == nil || b == nil {
+		return w.finished
+	}
+	sa, sb := a.Status(), b.Status()
+	if w.lost != [2]loss{} && (sa.Joins > w.joinsAt[0] || sb.Joins > w.joinsAt[1]) {
+		w.hist.lose(w.lost)
+		w.lost = [2]loss{}
+	}
+	if sa.Serving && sb.Serving && w.oneConnection() {
+		if err := invariants(a.Map(), b.Map()); err != nil {
+			w.fail("%v", err)
+		}
+	}
+	return w.finished
+}
+
+// oneConnection tells whether both sites speak over the same connection.
+func (w *world) oneConnection() bool {
+	for i, c := range w.link.ends {
+		if c == nil || c.ctx.Err() != nil || c.group != w.sites[i].group {
+			return false
+		}
+	}
+	return true
+}
+
+// invariants are I1 and I2.
+func invariants(a, b *dirtymap.Map) error {
+	geo := a.Geometry()
+	for ext := range geo.Extents() {
+		x, y := a.State(ext), b.State(ext)
+		for _, p := range [][2]dirtymap.State{{x, y}, {y, x}} {
+			if p[0]&dirtymap.Held != 0 && p[1]&dirtymap.Stale == 0 {
+				return fmt.Errorf("I1, I2: extent %d is %v at a and %v at b", ext, x, y)
+			}
+		}
+		for _, m := range []*dirtymap.Map{a, b} {
+			if m.State(ext)&dirtymap.Held == 0 && !m.Dirty(ext).Empty() {
+				return fmt.Errorf("I2: extent %d has dirty blocks and is %v", ext, m.State(ext))
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) result() Result {
+	r := w.totals
+	r.Hash, r.Steps, r.Ops, r.Resets = w.sched.Hash(), w.sched.Steps(), w.hist.ended, w.hist.resets
+	for _, s := range w.sites {
+		if s.rep != nil {
+			r.Joins += s.rep.Status().Joins
+		}
+	}
+	return r
+}
+
+// describe tells what everybody is doing.
+func (w *world) describe() string {
+	var b strings.Builder
+	for _, s := range w.sites {
+		if s.rep == nil {
+			fmt.Fprintf(&b, "site %s does not run\n", s.name)
+			continue
+		}
+		fmt.Fprintf(&b, "site %s: %+v\n  extents:", s.name, s.rep.Status())
+		for ext := range w.shape.geo.Extents() {
+			fmt.Fprintf(&b, " %v/%d", s.rep.Map().State(ext), s.rep.Map().Users(ext))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String() + w.sched.Dump()
+}
+
+// sleep lets time go by in a task of the world.
+func (w *world) sleep(d time.Duration) { w.group.Sleep(background, d) }
