@@ -27,6 +27,7 @@ const (
 	aside              // must wait for something of ours
 	draining           // local commands are leaving
 	collecting         // the dirty blocks are being read
+	cleaning           // the replica is being flushed
 	logging            // the grant is being made durable
 )
 
@@ -90,10 +91,11 @@ type Engine struct {
 	full  []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
 	// Flushing (flush.go).
-	relaxed map[uint64]struct{} // extents to look at after a flush that begins later
-	flush   flush
-	syncs   []uint64 // host SYNCs for the next flush
-	lazy    int      // lazy log entries under way
+	relaxed  map[uint64]struct{} // extents to look at after a flush that begins later
+	flush    flush
+	syncs    []uint64 // host SYNCs for the next flush
+	lazy     int      // lazy log entries under way
+	cleaning int      // extents that are granted after a flush
 
 	// The copier (copy.go).
 	jobs     map[copyID]uint64 // token of each COPY sent

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -294,7 +295,7 @@ func (n *node) appendTo(b []byte) []byte {
 	}
 	j := e.join
 	b = fmt.Appendf(b, "j%d%v%d%v%v%d%v%v%v%v", j.phase, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
-	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.lazy, len(e.jobs))
+	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.lazy*100+e.cleaning, len(e.jobs))
 	return fmt.Appendf(b, "%v%d%v%v", e.cfg.History[0], e.cfg.Committed, e.cfg.Prepared, e.cfg.Crashed)
 }
 
@@ -401,10 +402,13 @@ func trailTo(ways []way, at int32) (trail []string) {
 	return trail
 }
 
-// scopes are what a test run explores; EXPLORE=long widens them.
+// scopes are what a test run explores, each up to a number of states that
+// EXPLORE_STATES raises (0: all there are).
 var scopes = []scope{
+	{name: "keep", extents: 1, hosts: 2, reads: [2]int{0, 2}, writes: [2]int{2, 0}},
+	{name: "floors", extents: 1, streams: 2, reads: [2]int{0, 1}, writes: [2]int{2, 1}},
+	{name: "volatile", extents: 1, reads: both(1), writes: both(1), os: 1, syncs: 1},
 	{name: "quiet link", extents: 1, reads: both(1), writes: both(2)},
-	{name: "two hosts each", extents: 1, hosts: 2, streams: 2, reads: [2]int{0, 2}, writes: [2]int{2, 0}},
 	{name: "slow disk and host", extents: 1, reads: both(1), writes: both(1), slowDisk: true, slowHost: true},
 	{name: "link cuts", extents: 1, reads: both(1), writes: both(2), cuts: 2},
 	{name: "link cut, slow disk", extents: 1, writes: both(1), cuts: 1, slowDisk: true, slowHost: true},
@@ -414,6 +418,8 @@ var scopes = []scope{
 	{name: "operating system crash", extents: 1, reads: both(1), writes: both(2), syncs: 1, os: 1},
 	{name: "both operating systems crash", extents: 1, writes: both(1), syncs: 1, os: 2},
 	{name: "new replica", extents: 1, reads: both(1), writes: both(1), cuts: 1, fresh: [2]bool{false, true}},
+	{name: "both replicas new", extents: 1, writes: both(1), cuts: 2, fresh: [2]bool{true, true}, blank: true},
+	{name: "both operating systems crash after a read", extents: 1, reads: [2]int{1, 0}, writes: [2]int{1, 2}, syncs: 1, os: 2},
 	{name: "two extents", extents: 2, reads: both(1), writes: both(1), wide: true},
 }
 
@@ -424,8 +430,8 @@ func TestExplore(t *testing.T) {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			s.max = 30000
-			if os.Getenv("EXPLORE") == "long" {
-				s.max = 0
+			if n, err := strconv.Atoi(os.Getenv("EXPLORE_STATES")); err == nil {
+				s.max = n
 			}
 			bad, trail, n := explore(&s)
 			if bad != "" {

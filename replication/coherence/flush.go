@@ -49,7 +49,13 @@ func (e *Engine) flushed(work) {
 		}
 	}
 	e.logRelaxed(f.syncs)
-	if len(e.syncs) > 0 {
+	for _, ext := range sortedKeys(f.extents) {
+		if en := e.entries[ext]; en != nil && en.phase == cleaning && e.m.State(ext)&dirtymap.Volatile == 0 {
+			e.cleaning--
+			e.grant(ext, en)
+		}
+	}
+	if len(e.syncs) > 0 || e.cleaning > 0 {
 		e.startFlush()
 	}
 }

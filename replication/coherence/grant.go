@@ -167,12 +167,19 @@ func (e *Engine) endTenure(ext uint64, en *entry) dirtymap.State {
 	return state
 }
 
-// grant makes the extent the peer's. Host writes of a tenure that is granted away
-// do not make it volatile here: only the base that the tenure started from counts
-// (its flushed writes must still win if the answer never arrives).
+// grant makes the extent the peer's, once what this replica holds of it is
+// flushed. So the site that grants can always stand in for the one that is
+// granted to, until that has flushed in its turn; without it, both operating
+// systems going down could cost what a host had flushed.
 func (e *Engine) grant(ext uint64, en *entry) {
+	if e.m.State(ext)&dirtymap.Volatile != 0 {
+		en.phase = cleaning
+		e.cleaning++
+		e.startFlush()
+		return
+	}
 	state := e.endTenure(ext, en)
-	next := (dirtymap.Stale | state&dirtymap.Volatile).WithTurn(e.turnFor(state.Turn()))
+	next := dirtymap.Stale.WithTurn(e.turnFor(state.Turn()))
 	e.m.Set(ext, next)
 	en.phase = logging
 	e.log(ext, next)

@@ -53,7 +53,6 @@ type join struct {
 	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
 	ready    bool             // the peer has prepared
 	finished bool             // the peer has committed
-	bothLost uint64
 }
 
 func (e *Engine) connected(streams int) {
@@ -89,12 +88,13 @@ func (e *Engine) disconnected() {
 	}
 	e.acks, e.replies, e.clears, e.toMark = nil, nil, nil, nil
 	e.toFetch = [2][]uint64{}
+	e.cleaning = 0
 }
 
 // forget takes off an entry what belongs to the connection.
 func (e *Engine) forget(ext uint64, en *entry) {
 	en.pend, en.reply, en.storing = none, nil, false
-	if en.phase == draining || en.phase == collecting {
+	if en.phase == draining || en.phase == collecting || en.phase == cleaning {
 		e.m.Change(ext, dirtymap.Closing, 0)
 	}
 	en.peer, en.phase, en.data = none, idle, wire.Blocks{}
@@ -251,11 +251,14 @@ func (e *Engine) peerStates(first uint64, states []dirtymap.State) {
 	}
 }
 
+// sides tells what matters of the replicas. A peer whose prepared join is in effect
+// here has, by the time it compares, settled it: its greeting is read like that.
 func (e *Engine) sides() (mine, theirs side) {
 	var zero [16]byte
 	p := e.join.peer
+	settled := p.Prepared != 0 && p.Prepared == e.cfg.Committed
 	return side{e.cfg.History == zero, e.cfg.Crashed, e.join.restarted},
-		side{p.History == zero, p.Crashed, p.Restarted}
+		side{p.History == zero && !settled, p.Crashed, p.Restarted}
 }
 
 // resolveOne adds one extent to the outcome.
@@ -271,9 +274,6 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	v, err := resolve(x, y, xs, ys)
 	if err != nil {
 		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", ext, err)
-	}
-	if bothLost(x, y, xs, ys) {
-		e.join.bothLost++
 	}
 	_, unlogged := e.relaxed[ext]
 	next := mine & dirtymap.Durable &^ dirtymap.Volatile
@@ -385,9 +385,6 @@ func (e *Engine) serve() {
 	j := &e.join
 	if j.phase != done || !j.finished {
 		return
-	}
-	if j.bothLost > 0 {
-		e.do(Alarm{Text: fmt.Sprintf("both operating systems went down: %d extents had writes that neither replica had flushed; the preferred node's bytes count", j.bothLost)})
 	}
 	j.phase = joined
 	e.stats.Joins++

@@ -30,7 +30,9 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 	switch {
 	case xs.fresh || ys.fresh:
 		v.first = ys.fresh // and the preferred one if both are
-	case xLost != yLost:
+	case xLost && yLost:
+		return v, fmt.Errorf("both volatile, %v and %v", x, y) // only an owner is
+	case xLost || yLost:
 		v.first = yLost
 	case ahead(xt, yt):
 		v.first = true
@@ -38,8 +40,6 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 		v.first = false
 	case xt != yt:
 		return v, fmt.Errorf("turns %d and %d", xt, yt)
-	case xLost:
-		v.first = true
 	case x.Shared() && y.Shared():
 		v.sync = true
 	case x&y&(dirtymap.Held|dirtymap.Stale) != 0:
@@ -75,9 +75,4 @@ func newer(xt, yt uint8, xs, ys side) uint8 {
 		return yt
 	}
 	return xt
-}
-
-// bothLost tells whether neither replica's bytes can be trusted.
-func bothLost(x, y dirtymap.State, xs, ys side) bool {
-	return xs.crashed && ys.crashed && x&y&dirtymap.Volatile != 0
 }

@@ -48,6 +48,7 @@ type scope struct {
 	slowDisk      bool // stores, reads and log entries take steps of their own
 	slowHost      bool // so do host commands that were let in
 	fresh         [2]bool
+	blank         bool // and all zeros
 	mut           mutation
 	max           int // states
 }
@@ -110,9 +111,11 @@ func newWorld(s *scope) *world {
 		n.reads, n.writes, n.syncs = s.reads[i], s.writes[i], s.syncs
 		n.history, n.committed = [16]byte{1}, 1
 		if s.fresh[i] {
-			n.history, n.committed, n.blank = [16]byte{}, 0, false
+			n.history, n.committed, n.blank = [16]byte{}, 0, s.blank
 			for x := range s.extents {
-				n.data[x], n.base[x] = anything, anything
+				if !s.blank {
+					n.data[x], n.base[x] = anything, anything
+				}
 			}
 		}
 		w.boot(i)
@@ -266,7 +269,7 @@ func (n *node) logged(a Log) {
 		if n.prepared == nil || n.prepared.Join != a.Commit {
 			fail("commit of join %d, which is not prepared", a.Commit)
 		}
-		changes = n.prepared.Changes
+		changes, n.blank = n.prepared.Changes, false
 		n.history, n.committed, n.prepared, n.crashed = n.prepared.History, a.Commit, nil, false
 	}
 	for _, c := range changes {
