@@ -87,6 +87,7 @@ func startAt(t *testing.T, args ...string) *running {
 	r := launch(t, args...)
 	t.Cleanup(func() {
 		r.stop()
+		r.checkLogs()
 		if t.Failed() {
 			r.tell()
 		}
@@ -104,6 +105,22 @@ func (r *running) tell() {
 	for _, log := range r.logs() {
 		text, _ := os.ReadFile(log)
 		r.t.Logf("end of %s:\n%s", log, text[max(0, len(text)-6000):])
+	}
+}
+
+// checkLogs looks for what must never happen: the daemons are started again, so that
+// a crash of their own would go unnoticed.
+func (r *running) checkLogs() {
+	for _, log := range r.logs() {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			r.t.Error(err)
+		}
+		for _, word := range []string{"panic:", "fatal error:", "DATA RACE", "level=ERROR"} {
+			if i := bytes.Index(text, []byte(word)); i >= 0 {
+				r.t.Errorf("%s: %s", log, text[i:min(len(text), i+3000)])
+			}
+		}
 	}
 }
 

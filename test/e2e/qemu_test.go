@@ -31,7 +31,7 @@ func TestPatterns(t *testing.T) {
 		t.Run(delay, func(t *testing.T) {
 			t.Parallel()
 			need(t, "qemu-io")
-			r := start(t, "--link-delay", delay)
+			r := start(t, "--size", "64MiB", "--link-delay", delay)
 			for i := range 6 {
 				from, to := r.url(i%2), r.url(1-i%2)
 				at := fmt.Sprintf("%dk", 100*i) // not on the borders of extents
