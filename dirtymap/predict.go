@@ -126,12 +126,16 @@ func (p *Predictor) dense(r Range) bool {
 	stride := r.Count / n
 	owned := uint64(0)
 	for i := range n {
-		if p.m.State(r.First+i*stride+i*7919%stride)&(Stale|Held) == Held {
+		if p.m.State(r.First+i*stride+scatter(i)%stride)&(Stale|Held) == Held {
 			owned++
 		}
 	}
 	return owned*denseShare >= n
 }
+
+// scatter is a number that looks random, always the same for the same i
+// (Knuth's multiplicative hashing).
+func scatter(i uint64) uint64 { return i * 0x9e3779b97f4a7c15 >> 32 }
 
 // continued takes the stream that a write continues out of memory; its up or
 // down tells the direction.

@@ -52,7 +52,7 @@ func (w *writer) perThousand(writes int, max float64) {
 }
 
 func TestSequentialWritesAreMarkedFarAhead(t *testing.T) {
-	const size = 1 << 30
+	const size = 1 << 28
 	for _, extent := range []int64{4 << 10, 64 << 10, 1 << 20} {
 		up := newWriter(t, size, extent)
 		for off := int64(0); off < size; off += 4096 {
@@ -144,6 +144,26 @@ func TestSparseWritesStayNarrow(t *testing.T) {
 	}
 	if owned != 1000*16 {
 		t.Fatalf("%d extents for 1000 lone writes", owned)
+	}
+}
+
+func TestDensityOfRegularPatterns(t *testing.T) {
+	for _, c := range []struct {
+		every, from uint64
+		dense       bool
+	}{
+		{16, 0, false}, {16, 1, false}, {16, 15, false}, {8, 0, false}, {32, 0, false},
+		{2, 0, true}, {2, 1, true}, {1, 0, true}, {1 << 20, 0, false},
+	} {
+		m := New(Geometry{Size: 1 << 30, ExtentSize: 64 << 10})
+		for ext := c.from; ext < 1024; ext += c.every {
+			m.Set(ext, Held)
+		}
+		for exp := uint(8); exp <= 10; exp++ {
+			if got := NewPredictor(m).dense(aligned(0, exp)); got != c.dense {
+				t.Errorf("%d extents, every %dth OWNED from %d on: dense %t", 1<<exp, c.every, c.from, got)
+			}
+		}
 	}
 }
 
