@@ -168,7 +168,7 @@ func (st *state) page(page uint64, buf []byte) error {
 // cannot be read goes with it, in place of states; fn decides whether to go on.
 func (st *state) eachPage(fn func(first uint64, states []byte, wrong error) error) error {
 	const batch = 256
-	buf := make([]byte, batch*pageSize)
+	buf := make([]byte, min(batch, st.id.pages())*pageSize)
 	for page := uint64(0); page < st.id.pages(); page++ {
 		i := page % batch
 		if i == 0 {
