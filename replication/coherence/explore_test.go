@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication/wire"
@@ -380,7 +380,7 @@ func explore(s *scope) (bad string, trail []string, count int) {
 						return "left alone: " + bad, append(trailTo(ways, at), r.name), len(seen)
 					}
 				}
-				if s.max > 0 && len(seen) > s.max {
+				if s.max > 0 && len(seen) > s.max || !s.until.IsZero() && time.Now().After(s.until) {
 					return "", nil, len(seen)
 				}
 				if _, ok := names[r.name]; !ok {
@@ -402,8 +402,8 @@ func trailTo(ways []way, at int32) (trail []string) {
 	return trail
 }
 
-// scopes are what a test run explores, each up to a number of states that
-// EXPLORE_STATES raises (0: all there are).
+// scopes are what a test run explores, nearest states first, up to the bounds that
+// soak gives.
 var scopes = []scope{
 	{name: "keep", extents: 1, hosts: 2, reads: [2]int{0, 2}, writes: [2]int{2, 0}},
 	{name: "floors", extents: 1, streams: 2, reads: [2]int{0, 1}, writes: [2]int{2, 1}},
@@ -425,14 +425,20 @@ var scopes = []scope{
 
 func both(n int) [2]int { return [2]int{n, n} }
 
+// soak bounds the exploration of one scope: in a test run by a number of states, in
+// a soak (TWINLUN_SOAK=20m: the time for all scopes) by time and memory.
+func soak() (states int, until time.Time) {
+	d, err := time.ParseDuration(os.Getenv("TWINLUN_SOAK"))
+	if err != nil {
+		return 30_000, time.Time{}
+	}
+	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)))
+}
+
 func TestExplore(t *testing.T) {
 	for _, s := range scopes {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
-			t.Parallel()
-			s.max = 30000
-			if n, err := strconv.Atoi(os.Getenv("EXPLORE_STATES")); err == nil {
-				s.max = n
-			}
+			s.max, s.until = soak()
 			bad, trail, n := explore(&s)
 			if bad != "" {
 				t.Fatalf("%s\nafter %d states, by way of\n  %s", bad, n, strings.Join(trail, "\n  "))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication/wire"
@@ -50,7 +51,8 @@ type scope struct {
 	fresh         [2]bool
 	blank         bool // and all zeros
 	mut           mutation
-	max           int // states
+	max           int // states; 0: all
+	until         time.Time
 }
 
 // node is one site.
