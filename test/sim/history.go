@@ -30,7 +30,6 @@ type history struct {
 	registers []register
 	blocks    []blockHistory
 	sub       bool // commands may be smaller than blocks
-	strict    bool // a SYNC must outlive the crash of both operating systems
 	ended     int
 	resets    int
 }
@@ -277,9 +276,6 @@ func (h *history) has(site, sector int) {
 
 // lose works out what may be left of every sector after crashes.
 func (h *history) lose(lost [2]loss) {
-	if !h.strict && lost == [2]loss{lossOS, lossOS} {
-		lost = [2]loss{lossReplica, lossReplica}
-	}
 	for i := range h.registers {
 		if h.registers[i].lose(lost, h.tick()) {
 			h.resets++

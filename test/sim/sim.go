@@ -27,9 +27,6 @@ import (
 type Options struct {
 	Time  time.Duration // virtual, of hosts and trouble; 0: 15 s
 	Trace func(line string)
-	// StrictBothCrash demands that what was SYNCed survives even when both
-	// operating systems crash before they have joined again.
-	StrictBothCrash bool
 }
 
 // Result is what came of a run.
@@ -58,6 +55,7 @@ type shape struct {
 	syncs     int // of 100 commands
 	zeroes    int
 	aborts    int
+	widely    bool // the product's predictor, not a random one
 }
 
 // healing is how long the end of a run may take, in virtual time.
@@ -99,6 +97,7 @@ func newShape(r *rand.Rand) shape {
 		syncs:     []int{2, 20}[r.IntN(2)],
 		zeroes:    []int{0, 10}[r.IntN(2)],
 		aborts:    []int{0, 5}[r.IntN(2)],
+		widely:    r.IntN(2) == 0,
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/replication/coherence"
 	"github.com/twinlun/twinlun/replication/wire"
 	"github.com/twinlun/twinlun/target/volume"
 	"github.com/twinlun/twinlun/task/simtask"
@@ -67,7 +68,6 @@ func newWorld(seed uint64, o Options) *world {
 	w.shape = newShape(w.rand)
 	w.group = w.sched.Group("world")
 	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
-	w.hist.strict = o.StrictBothCrash
 	w.link = &link{w: w}
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
@@ -154,7 +154,7 @@ func (s *site) main() {
 		Store:   &disk{s.replica, s.group, w.shape.geo.Size},
 		MapFile: &mapDisk{s.mapFile, s.group},
 		Blank:   s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Predictor: &predictor{w}, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
+		Predictor: w.predictor(), ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
 	})
 	if err != nil {
@@ -193,6 +193,14 @@ type tracer struct{ w *world }
 func (t tracer) Write(p []byte) (int, error) {
 	t.w.tracef("%s", strings.TrimSpace(string(p)))
 	return len(p), nil
+}
+
+// predictor is the product's (nil) or a random one.
+func (w *world) predictor() coherence.Predictor {
+	if w.shape.widely {
+		return nil
+	}
+	return &predictor{w}
 }
 
 // predictor widens at random.
