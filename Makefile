@@ -17,8 +17,10 @@ BENCH_FLAGS ?=
 # The race detector needs a C compiler; .ci/tools installs one for the tests.
 RACE = $(shell command -v gcc >/dev/null && echo -race)
 
+# Exploration and simulation do one thing at a time: no races, but much to do.
 # What the end-to-end tests start is built like what users get, without -race.
-UNIT = $(shell $(GO) list ./... | grep -v -e /test/e2e$$ -e /test/bench$$)
+PURE = ./replication/coherence ./test/sim
+UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /test/sim$$ -e /test/e2e$$ -e /test/bench$$)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit e2e lint fuzz sim soak bench clean
@@ -40,6 +42,7 @@ test: unit e2e ## all tests; installs what they need (Debian packages, a VM imag
 unit: ## the tests that need nothing but this folder
 	@.ci/tools unit
 	$(GO) test $(RACE) -timeout 15m $(UNIT)
+	$(GO) test -timeout 15m $(PURE)
 
 e2e: build ## qemu-io, libiscsi, the Linux initiator in a VM, kill -9 and cut links
 	@.ci/tools e2e
@@ -56,7 +59,7 @@ fuzz: ## every fuzz target, FUZZTIME each
 	.ci/fuzz $(FUZZTIME)
 
 sim: ## one simulation of two nodes again: make sim SEED=12345
-	$(GO) test -v -count=1 ./test/sim -args -seed=$(SEED)
+	$(GO) test -v -count=1 -run 'TestSim$$' ./test/sim -sim.seed=$(SEED)
 
 soak: build ## an hour: exploration with wide bounds, new seeds, faults under load
 	.ci/soak $(SOAK)
