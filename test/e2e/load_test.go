@@ -26,6 +26,7 @@ type loader struct {
 	rand     *rand.Rand
 	versions [loadRegion / loadBlock]uint64 // of the last write of each block; 0: none
 	ops      int
+	slowest  time.Duration // operation
 }
 
 // TestKillUnderLoad: either daemon is killed again and again while both sites are
@@ -66,7 +67,7 @@ func TestKillUnderLoad(t *testing.T) {
 		if err := l.verify(ctx, other, 0, len(l.versions)); err != nil {
 			t.Errorf("client %d, at the other site: %v", i, err)
 		}
-		t.Logf("client %d: %d operations, %d logins", i, l.ops, l.client.Logins())
+		t.Logf("client %d: %d operations, the slowest took %v, %d logins", i, l.ops, l.slowest.Round(time.Millisecond), l.client.Logins())
 		if l.client.Logins() < 2 {
 			t.Errorf("client %d has not felt any of %d kills", i, kills)
 		}
@@ -104,6 +105,7 @@ func (l *loader) work(ctx context.Context, stop <-chan struct{}) error {
 		first := l.rand.IntN(len(l.versions))
 		n := min(1+l.rand.IntN(16), len(l.versions)-first)
 		l.ops++
+		began := time.Now()
 		var err error
 		if l.rand.IntN(3) == 0 {
 			err = l.verify(ctx, l.client, first, n)
@@ -113,6 +115,7 @@ func (l *loader) work(ctx context.Context, stop <-chan struct{}) error {
 		if err != nil {
 			return err
 		}
+		l.slowest = max(l.slowest, time.Since(began))
 	}
 }
 
