@@ -21,7 +21,6 @@ type link struct {
 	w    *world
 	ends [2]*conn // of the present connection, or the last one
 	cut  bool     // no connection can be made
-	wake task.Signal
 }
 
 // connector makes connections whenever both nodes run and are free. It is a task

@@ -15,7 +15,6 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -104,9 +103,6 @@ func newShape(r *rand.Rand) shape {
 	}
 	return s
 }
-
-// errStopped ends what the simulation itself stops.
-var errStopped = errors.New("stopped by the simulation")
 
 // chance is true in n of 100 cases.
 func chance(r *rand.Rand, n int) bool { return r.IntN(100) < n }
