@@ -67,7 +67,10 @@ func TestEveryByteDamaged(t *testing.T) {
 	f, want := smallFile(t)
 	refused := 0
 	for at := range f.data {
-		for _, flip := range flips {
+		for i, flip := range flips {
+			if padding := at > 0 && bytes.Count(f.data[at-1:][:2], []byte{0}) == 2; padding && i != at%len(flips) {
+				continue // long and all alike
+			}
 			data := slices.Clone(f.data)
 			if data[at] = flip(data[at], at); data[at] == f.data[at] {
 				continue
@@ -100,7 +103,7 @@ func TestEveryByteDamagedDuringACheckpoint(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for step, data := range steps.after {
 		refusedOrRight(t, slices.Clone(data), want)
-		for at := step; at < len(data); at += 11 {
+		for at := step; at < len(data); at += 61 {
 			broken := slices.Clone(data)
 			broken[at] ^= byte(1 + rnd.IntN(255))
 			refusedOrRight(t, broken, want)
@@ -134,6 +137,9 @@ func (f *stepFile) Truncate(size int64) error {
 func TestEveryLength(t *testing.T) {
 	f, possible, ends := fiveSyncs(t)
 	for size := range f.data {
+		if size < ends[0]-100 && size%101 != 0 {
+			continue // inside of headers and pages
+		}
 		l, rep, err := Open(&memFile{data: slices.Clone(f.data[:size])}, nil)
 		if size < ends[0] {
 			if err == nil {
@@ -267,6 +273,8 @@ func FuzzOpen(f *testing.F) {
 	huge := header{version: 1, id: Identity{Geometry: dirtymap.Geometry{Size: dirtymap.MaxSize, ExtentSize: 4096}}, generation: 1}
 	huge.logAt = huge.id.logAt()
 	f.Add(slices.Concat(huge.encode(), huge.encode()))
+	far := header{version: 1, id: testIdentity(1), generation: 1, logAt: 1 << 60}
+	f.Add(slices.Concat(far.encode(), far.encode(), small.data[pagesAt:]))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// The fuzzer does not find checksums: put some right.
 		data = slices.Clone(data)

@@ -217,10 +217,10 @@ func TestCrashesLoseNothingThatWasSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := &crashRun{f: f, possible: []*model{newModel(crashExtents, stale, testMeta(1))}}
-		for range rapid.IntRange(1, 6).Draw(t, "lives") {
+		for range rapid.IntRange(1, 4).Draw(t, "lives") {
 			r.open(t)
 			r.f.power = rapid.IntRange(0, 60).Draw(t, "power")
-			for range 40 {
+			for range 25 {
 				if !r.step(t) {
 					break
 				}

@@ -166,7 +166,7 @@ func load(f File, id *Identity) (*contents, error) {
 func (c *contents) replayLog() error {
 	c.id, c.meta, c.begun = c.header.id, c.header.meta, c.header.meta
 	c.end = c.header.logAt
-	if c.end < c.id.logAt() || c.end%sectorSize != 0 || c.size < c.id.logAt() {
+	if c.end < c.id.logAt() || c.end > c.size || c.end%sectorSize != 0 {
 		return damaged(fmt.Errorf("%d bytes, log at offset %d, pages up to %d", c.size, c.end, c.id.logAt()))
 	}
 	r := &blocks{window: window{f: c.f, size: c.size}, id: &c.id, generation: c.header.generation, at: c.end}
