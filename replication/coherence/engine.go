@@ -94,7 +94,7 @@ type Engine struct {
 	relaxed  map[uint64]struct{} // extents to look at after a flush that begins later
 	flush    flush
 	syncs    []uint64 // host SYNCs for the next flush
-	lazy     int      // lazy log entries under way
+	relaxing int      // log entries under way that take volatile off
 	cleaning int      // extents that are granted after a flush
 
 	// The copier (copy.go).
@@ -225,7 +225,7 @@ type kind uint8
 
 const (
 	workLog kind = iota
-	workLazyLog
+	workRelax
 	workFlush
 	workJoin   // a flush or log entry of the join
 	workCommit // the log entry with which a join takes effect
@@ -265,7 +265,7 @@ func (e *Engine) take(token uint64, kinds ...kind) (work, bool) {
 }
 
 func (e *Engine) done(token uint64, err error) {
-	w, current := e.take(token, workLog, workLazyLog, workFlush, workJoin, workCommit, workStore)
+	w, current := e.take(token, workLog, workRelax, workFlush, workJoin, workCommit, workStore)
 	if err != nil {
 		e.fail(fmt.Errorf("%s: %w", w.kind, err))
 		return
@@ -273,8 +273,9 @@ func (e *Engine) done(token uint64, err error) {
 	switch w.kind {
 	case workLog:
 		e.logDone(token, w)
-	case workLazyLog:
-		e.lazy--
+	case workRelax:
+		e.relaxing--
+		e.admitSyncs(w.syncs)
 	case workFlush:
 		e.flushed(w)
 	case workJoin:
@@ -293,7 +294,7 @@ func (e *Engine) done(token uint64, err error) {
 
 func (k kind) String() string {
 	switch k {
-	case workLog, workLazyLog:
+	case workLog, workRelax:
 		return "write the map file"
 	case workFlush:
 		return "flush the replica"

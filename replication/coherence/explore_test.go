@@ -295,7 +295,7 @@ func (n *node) appendTo(b []byte) []byte {
 	}
 	j := e.join
 	b = fmt.Appendf(b, "j%d%v%d%v%v%d%v%v%v%v", j.phase, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
-	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.lazy*100+e.cleaning, len(e.jobs))
+	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.relaxing*100+e.cleaning, len(e.jobs))
 	return fmt.Appendf(b, "%v%d%v%v", e.cfg.History[0], e.cfg.Committed, e.cfg.Prepared, e.cfg.Crashed)
 }
 
@@ -420,6 +420,7 @@ var scopes = []scope{
 	{name: "new replica", extents: 1, reads: both(1), writes: both(1), cuts: 1, fresh: [2]bool{false, true}},
 	{name: "both replicas new", extents: 1, writes: both(1), cuts: 2, fresh: [2]bool{true, true}, blank: true},
 	{name: "both operating systems crash after a read", extents: 1, reads: [2]int{1, 0}, writes: [2]int{1, 2}, syncs: 1, os: 2},
+	{name: "two syncs", extents: 1, hosts: 2, writes: [2]int{1, 1}, syncs: 2, os: 1, slowDisk: true},
 	{name: "two extents", extents: 2, reads: both(1), writes: both(1), wide: true},
 }
 

@@ -66,15 +66,12 @@ func (e *Engine) flushed(work) {
 func (e *Engine) logRelaxed(syncs []uint64) {
 	changes := mergeChanges(e.toRelax)
 	e.toRelax = nil
-	switch {
-	case len(syncs) > 0 && (len(changes) > 0 || e.lazy > 0):
-		e.do(Log{Token: e.begin(work{kind: workLog, syncs: syncs}), Changes: changes})
-	case len(changes) > 0:
-		e.lazy++
-		e.do(Log{Token: e.begin(work{kind: workLazyLog}), Lazy: true, Changes: changes})
-	default:
+	if len(changes) == 0 && (len(syncs) == 0 || e.relaxing == 0) {
 		e.admitSyncs(syncs)
+		return
 	}
+	e.relaxing++
+	e.do(Log{Token: e.begin(work{kind: workRelax, syncs: syncs}), Lazy: len(syncs) == 0, Changes: changes})
 }
 
 func (e *Engine) admitSyncs(syncs []uint64) {
@@ -122,7 +119,6 @@ func (e *Engine) logDone(token uint64, w work) {
 		}
 		e.kick(ext)
 	}
-	e.admitSyncs(w.syncs)
 }
 
 // mergeChanges sorts changes of different extents and joins neighbours.
