@@ -57,6 +57,27 @@ func OpenOS(path string) (File, error) {
 	return osFile{f}, nil
 }
 
+// CreateOS makes a map file under another name, and gives it its own when all of it
+// is durable: a file that is there is whole, whatever happens meanwhile. It takes
+// the place of an empty one.
+func CreateOS(path string, id Identity, initial dirtymap.State, meta Meta) (err error) {
+	making := path + ".new"
+	if err := os.Remove(making); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove what an earlier start has left: %w", err)
+	}
+	f, err := OpenOS(making)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(Create(f, id, initial, meta), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(making, path); err != nil {
+		return fmt.Errorf("name the new map file: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -55,18 +55,14 @@ func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, log *s
 			return nil, fmt.Errorf("make the folder of %s: %w", path, err)
 		}
 	}
-	file, err := mapfile.OpenOS(c.Map)
+	store, file, err := openFiles(c, boot)
 	if err != nil {
 		return nil, err
-	}
-	store, blank, err := openStore(c, file)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
 	}
 	r, err := replication.OpenReplica(replication.ReplicaConfig{
 		Number: uint32(c.Number), UUID: c.UUID, Preferred: preferred,
 		Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize},
-		Store:    store, MapFile: file, Blank: blank,
+		Store:    store, MapFile: file,
 		Boot: boot, Proposal: random(), ColdAfter: c.ColdAfter, CopyRate: rate,
 		Runtime: task.System, Log: log,
 	})
@@ -76,16 +72,37 @@ func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, log *s
 	return r, nil
 }
 
+// openFiles opens the replica and its map file, or makes them for a new LUN: the
+// map file last, for it says that the replica is there.
+func openFiles(c config.LUN, boot [16]byte) (*backing.Disk, mapfile.File, error) {
+	info, err := os.Stat(c.Map)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("look for the map file: %w", err)
+	}
+	mapped := err == nil && info.Size() > 0
+	store, blank, err := openStore(c, mapped)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !mapped {
+		id := mapfile.Identity{LUN: c.UUID, Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize}}
+		if err := mapfile.CreateOS(c.Map, id, 0, mapfile.Meta{BootID: boot, Blank: blank}); err != nil {
+			return nil, nil, errors.Join(err, store.Close())
+		}
+	}
+	file, err := mapfile.OpenOS(c.Map)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return store, file, nil
+}
+
 // openStore opens the replica's bytes, or makes them for a new LUN. Blank: every
 // byte is zero.
-func openStore(c config.LUN, file mapfile.File) (store *backing.Disk, blank bool, err error) {
-	size, err := file.Size()
-	if err != nil {
-		return nil, false, fmt.Errorf("size of the map file %s: %w", c.Map, err)
-	}
+func openStore(c config.LUN, mapped bool) (store *backing.Disk, blank bool, err error) {
 	_, err = os.Stat(c.Backing)
 	switch missing := errors.Is(err, fs.ErrNotExist); {
-	case missing && size > 0:
+	case missing && mapped:
 		// Zeros in the place of data that the map calls good would be served.
 		return nil, false, fmt.Errorf("the replica %s is gone, but its map %s is there: bring the replica back, or move the map away to start a new replica, which is synchronised from the peer", c.Backing, c.Map)
 	case missing:
