@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/twinlun/twinlun/dirtymap"
 	"golang.org/x/sys/unix"
 )
 
