@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cast"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 )
@@ -88,11 +87,13 @@ func scalar(raw any) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	}
-	text, err := cast.ToStringE(raw)
-	if err != nil {
-		return "", fmt.Errorf("one value is wanted here, not %v", raw)
+	switch raw.(type) {
+	case nil:
+		return "", nil
+	case string, bool, int, int64, uint64, float64:
+		return fmt.Sprint(raw), nil
 	}
-	return text, nil
+	return "", fmt.Errorf("one value is wanted here, not %v", raw)
 }
 
 // ConfigEnv is the environment variable with the configuration file's path.
