@@ -63,8 +63,9 @@ type value struct {
 
 const forever = math.MaxInt64
 
-// blockHistory says since when a block must be of one piece.
-type blockHistory struct{ tornUntil int64 }
+// blockHistory says when a block may be of several pieces: from a crash until it
+// was written anew.
+type blockHistory struct{ tornSince, tornUntil int64 }
 
 func newHistory(size int64, sub bool) *history {
 	h := &history{ops: map[uint64]*op{}, sub: sub, clock: 1}
@@ -119,8 +120,8 @@ func (h *history) endWrite(o *op, s span, fua bool) error {
 	if !h.sub {
 		first := s.first / 8
 		for b := first; b < (s.first+s.n)/8; b++ {
-			if h.blocks[b].tornUntil == forever {
-				h.blocks[b].tornUntil = o.end
+			if t := &h.blocks[b]; t.tornUntil == forever && o.begin > t.tornSince {
+				t.tornUntil = o.end
 			}
 		}
 	}
@@ -277,9 +278,9 @@ func (h *history) has(site, sector int) {
 // lose works out what may be left of every sector after crashes.
 func (h *history) lose(lost [2]loss) {
 	for i := range h.registers {
-		if h.registers[i].lose(lost, h.tick()) {
+		if now := h.tick(); h.registers[i].lose(lost, now) {
 			h.resets++
-			h.blocks[i/8].tornUntil = forever
+			h.blocks[i/8] = blockHistory{tornSince: now, tornUntil: forever}
 		}
 	}
 }
