@@ -13,9 +13,11 @@ import (
 const (
 	// iopsSize leaves room for others in memory, and is large against every cache
 	// of a processor.
-	iopsSize  = 256 << 20
-	iopsAim   = 0.95
-	iopsRound = 300 * time.Millisecond
+	iopsSize = 256 << 20
+	iopsAim  = 0.95
+	// iopsRound is short, so that both halves of a pair find the machine alike, and
+	// long against a time slice of the scheduler.
+	iopsRound = 100 * time.Millisecond
 )
 
 // iopsRow compares a volume with its bare backing file. Both are LUNs of one iSCSI
@@ -61,7 +63,7 @@ func iopsIdle(b *bench) (reads, writes sideBySide, err error) {
 	if err != nil {
 		return reads, writes, err
 	}
-	n := pick(b, 50, 8)
+	n := pick(b, 200, 24)
 	writes, err = rounds(n, t.round(b, t.twin, true), t.round(b, t.bare, true))
 	if err == nil {
 		reads, err = rounds(n, t.round(b, t.twin, false), t.round(b, t.bare, false))
@@ -82,7 +84,7 @@ func iopsCopying(b *bench) (writes sideBySide, err error) {
 		}
 		return rate, b.copied(t.pair) // nothing of it takes part in the next round
 	}
-	writes, err = rounds(pick(b, 10, 3), copying, t.round(b, t.bare, true))
+	writes, err = rounds(pick(b, 20, 4), copying, t.round(b, t.bare, true))
 	return writes, errors.Join(err, t.close(), b.clean())
 }
 
