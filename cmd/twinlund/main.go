@@ -59,6 +59,7 @@ func serve(cfg *config.Config) error {
 	log := cfg.Log.Logger(os.Stderr)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	limitGarbage(cfg.LUNs)
 	d, err := daemon.Start(cfg, version, log)
 	if err != nil {
 		return err
