@@ -22,6 +22,7 @@ const daemonIQN = "iqn.2026-01.io.github.twinlun:bench"
 type daemons struct {
 	dir    string
 	daemon string
+	size   int64 // of the LUN
 	sites  [2]daemonSite
 }
 
@@ -33,7 +34,6 @@ type daemonSite struct {
 	log                     *os.File
 }
 
-// Copying waits, lest less is dirty by the time it is measured.
 var daemonConfig = template.Must(template.New("").Parse(`
 node: {{.Site.Name}}
 data-dir: {{printf "%q" .Dir}}
@@ -42,7 +42,7 @@ iscsi: {iqn: "{{.IQN}}", listen: "{{.Site.ISCSI}}"}
 peer:
   name: {{.Site.Peer}}
   token: bench
-  copy-rate: 1
+  copy-rate: {{.CopyRate}}
 {{- with .Site.Listen}}
   listen: "{{.}}"{{end}}{{with .Site.Dial}}
   address: "{{.}}"{{end}}
@@ -63,24 +63,27 @@ func (b *bench) newDaemons(size int64) (*daemons, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemons{dir: dir, daemon: b.daemon}
+	d := &daemons{dir: dir, daemon: b.daemon, size: size}
 	d.sites[0] = daemonSite{Name: "a", Peer: "b", ISCSI: free[0], Page: free[1], Dial: free[4]}
 	d.sites[1] = daemonSite{Name: "b", Peer: "a", ISCSI: free[2], Page: free[3], Listen: free[4]}
-	for i := range d.sites {
-		if err := d.configure(&d.sites[i], size); err != nil {
-			return nil, err
-		}
-	}
-	return d, nil
+	return d, d.configure(0)
 }
 
-func (d *daemons) configure(s *daemonSite, size int64) error {
+// configure says how fast copies may be, in bytes per second, from the next start on.
+func (d *daemons) configure(copyRate int64) error {
+	return errors.Join(d.configureOne(&d.sites[0], copyRate), d.configureOne(&d.sites[1], copyRate))
+}
+
+func (d *daemons) configureOne(s *daemonSite, copyRate int64) error {
 	data := filepath.Join(d.dir, s.Name)
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
 	var text strings.Builder
-	if err := daemonConfig.Execute(&text, map[string]any{"Site": s, "Dir": data, "IQN": daemonIQN, "Size": size}); err != nil {
+	err := daemonConfig.Execute(&text, map[string]any{
+		"Site": s, "Dir": data, "IQN": daemonIQN, "Size": d.size, "CopyRate": copyRate,
+	})
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(data+".yaml", []byte(text.String()), 0o600)
@@ -129,9 +132,18 @@ func (d *daemons) startOne(s *daemonSite) (err error) {
 }
 
 func (s *daemonSite) serves(ctx context.Context) bool {
+	return s.lun(ctx, func(l *status.LUN) bool { return l.Serving })
+}
+
+func (s *daemonSite) clean(ctx context.Context) bool {
+	return s.lun(ctx, func(l *status.LUN) bool { return l.Serving && l.Dirty == 0 })
+}
+
+// lun tells whether something holds for the LUN.
+func (s *daemonSite) lun(ctx context.Context, holds func(*status.LUN) bool) bool {
 	time.Sleep(5 * time.Millisecond) // asking costs it something
 	st, err := status.Get(ctx, s.Page)
-	return err == nil && len(st.LUNs) == 1 && st.LUNs[0].Serving
+	return err == nil && len(st.LUNs) == 1 && holds(&st.LUNs[0])
 }
 
 // renew ends a daemon and takes its replica away.

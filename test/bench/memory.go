@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -22,8 +21,8 @@ const (
 	smallLUN = 64 * mib
 )
 
-// memoryRow measures twinlund processes with a huge LUN in a sparse file: at first,
-// and when every extent has a state of its own, which is so at b when b's replica is
+// memoryRow measures twinlund processes with a huge LUN in a sparse file: at first;
+// after some work, with the garbage that it leaves; and when every extent has a state of its own, which is so at b when b's replica is
 // new and a's is not. Nothing is dirty at b then. What an equal daemon with a LUN of
 // 64 MiB takes at the same moment is taken off: the aim is about the LUN.
 func memoryRow(b *bench) (results []result, err error) {
@@ -43,9 +42,10 @@ func memoryRow(b *bench) (results []result, err error) {
 
 // footprint is what memoryOf finds: bytes, and times.
 type footprint struct {
-	fresh, stale, owner int64 // resident: new; b with all STALE; a with all OWNED and dirty
-	peak                int64 // of b while it joined
-	start, join         time.Duration
+	fresh, worked int64 // resident: a, new; and after work, with nothing dirty
+	stale, owner  int64 // resident: b with all STALE; a with all OWNED and dirty
+	peak          int64 // of b while it joined
+	start, join   time.Duration
 }
 
 func (m *footprint) results(size int64, base *footprint) []result {
@@ -66,6 +66,7 @@ func (m *footprint) results(size int64, base *footprint) []result {
 	}
 	return []result{
 		line("new", m.fresh, base.fresh, true),
+		line("512 MiB written and copied", m.worked, base.worked, true),
 		line("every extent STALE, nothing dirty", m.stale, base.stale, true),
 		line("… while it joined, at most", m.peak, base.peak, false),
 		line("every extent OWNED and dirty", m.owner, base.owner, false),
@@ -88,10 +89,17 @@ func memoryOf(b *bench, size int64) (m *footprint, err error) {
 	if m.fresh, _, err = d.memory(0); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(d.write(b), d.renew(1)); err != nil {
+	if err := d.work(b); err != nil {
 		return nil, err
 	}
-	if m.join, err = d.start(b, 1); err != nil {
+	if m.worked, _, err = d.memory(0); err != nil {
+		return nil, err
+	}
+	// From here on copying waits, lest less is dirty by the time it is measured.
+	if err := errors.Join(d.configure(noCopies), d.sites[0].stop(), d.renew(1)); err != nil {
+		return nil, err
+	}
+	if m.join, err = d.start(b, 0, 1); err != nil {
 		return nil, err
 	}
 	if m.stale, m.peak, err = d.memory(1); err != nil {
@@ -101,13 +109,21 @@ func memoryOf(b *bench, size int64) (m *footprint, err error) {
 	return m, err
 }
 
-// write writes a block at a, so that a's replica is not a blank one.
-func (d *daemons) write(b *bench) error {
+// work writes the first 64 MiB at a eight times, and has them copied.
+func (d *daemons) work(b *bench) error {
 	s, err := initiator.Dial(b.ctx, initiator.Options{Address: d.sites[0].ISCSI, TargetIQN: daemonIQN})
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.WriteAt(b.ctx, bytes.Repeat([]byte{1}, blockSize), 0), s.Close())
+	for i := range 8 {
+		if err == nil {
+			_, _, err = load{disk: s, write: true, where: sequence(smallLUN / blockSize)}.run(b.ctx, uint64(i))
+		}
+		if err == nil {
+			err = b.until("everything is copied", func() bool { return d.sites[0].clean(b.ctx) })
+		}
+	}
+	return errors.Join(err, s.Close())
 }
 
 // memory is a daemon's resident memory now, and at most so far, in bytes.
