@@ -33,6 +33,10 @@ type ReplicaConfig struct {
 	Predictor coherence.Predictor // nil: a dirtymap.Predictor
 	ColdAfter time.Duration       // ownership of an extent not written for so long is given back; 0: 30 s
 
+	// ServeStale is the operator's word for the case that the peer comes back with a
+	// new replica, and had newer data: what is here may be served in its place.
+	ServeStale bool
+
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
 
@@ -111,7 +115,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.engine = coherence.New(coherence.Config{
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
 		History: meta.History, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
-		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick),
+		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
 	})
 	r.start(file)
 	return r, nil
@@ -249,7 +253,7 @@ func (r *Replica) actLocked(a coherence.Action) {
 func (r *Replica) tellLocked(a coherence.Action) {
 	switch a := a.(type) {
 	case coherence.Disconnect:
-		r.log.Error("the link is closed because of this LUN", "reason", a.Reason, "final", a.Final)
+		r.log.Error("the link is closed because of this LUN", "reason", a.Reason)
 		if r.conn != nil {
 			r.conn.Close(fmt.Errorf("LUN %d: %s", r.cfg.Number, a.Reason))
 		}

@@ -130,6 +130,11 @@ func (l *logger) records(e coherence.Log) []mapfile.Record {
 	for _, s := range sets(e.Changes) {
 		recs = append(recs, s)
 	}
+	if e.Distrust {
+		meta := l.file.Meta()
+		meta.BootID, meta.Clean = [16]byte{}, false // no kernel's
+		recs = append(recs, meta)
+	}
 	if p := e.Prepare; p != nil {
 		recs = append(recs, mapfile.Prepare{
 			Join:    p.Join,

@@ -21,8 +21,12 @@ const copyTries = 256
 // one ended. What it takes is not dirty any more, but belongs to the COPY until
 // that is acknowledged; a block that is written again meanwhile is dirty again.
 func (e *Engine) copyRoom(stream, room int) {
-	if e.join.phase != joined || stream >= len(e.txSeq) || e.m.DirtyBlocks() == 0 {
+	if e.join.phase != joined || stream >= len(e.txSeq) || e.m.DirtyBlocks() == 0 || e.now < e.copyPause {
 		return
+	}
+	if e.copySingly > 0 {
+		e.copySingly--
+		room = 1
 	}
 	var items []wire.Blocks
 	token := e.token + 1
@@ -79,7 +83,7 @@ func (e *Engine) copyRead(ev CopyRead) {
 		return
 	}
 	if ev.Err != nil {
-		e.do(Alarm{Text: "cannot read the replica to copy it: " + ev.Err.Error()})
+		e.copyFailed(w, ev.Err)
 		e.endCopy(ev.Token, w.extents, false)
 		return
 	}
@@ -94,6 +98,19 @@ func (e *Engine) copyRead(ev CopyRead) {
 	e.jobs[copyID{w.stream, w.seq}] = ev.Token
 	e.do(SendBulk{Stream: w.stream, Msg: &wire.Copy{Seq: w.seq, Items: items}})
 }
+
+// copyFailed: the replica cannot be read. Its extents are tried one by one, so that
+// the others are copied; when one alone fails, there is a pause.
+func (e *Engine) copyFailed(w work, err error) {
+	e.copySingly = len(w.extents)
+	if len(w.extents) == 1 {
+		e.copyPause = e.now + copyPauseTicks
+		e.do(Alarm{Text: fmt.Sprintf("cannot read the replica to copy extent %d: %v", w.extents[0], err)})
+	}
+}
+
+// copyPauseTicks is how long copying pauses after an extent that cannot be read.
+const copyPauseTicks = 2 * TicksPerSecond
 
 // copying tells whether a COPY still speaks for the extent: it is of the present
 // tenure.
@@ -244,6 +261,8 @@ func (e *Engine) sendClears() {
 		return
 	}
 	slices.Sort(e.clears)
-	e.do(Send{&wire.Clear{Ranges: rangesOf(e.clears)}})
+	for ranges := range slices.Chunk(rangesOf(e.clears), maxList) {
+		e.do(Send{&wire.Clear{Ranges: ranges}})
+	}
 	e.clears = e.clears[:0]
 }

@@ -40,6 +40,7 @@ type entry struct {
 	pend    request
 	reply   *wire.FetchItem // arrived; waits for copies under way, or is being stored
 	storing bool
+	hungry  bool // in Engine.hungry
 
 	// The peer's request.
 	peer   request
@@ -82,6 +83,11 @@ type Engine struct {
 	request uint64 // the last number of a MARK or FETCH
 	now     uint32
 	fault   error
+	second  uint32 // of the last Tick
+
+	// FETCHes under way, in extents, and extents that wait for room to send theirs.
+	fetching int
+	hungry   []uint64
 
 	// The link.
 	link  uint32   // which connection; work of another one is orphaned
@@ -98,9 +104,11 @@ type Engine struct {
 	cleaning int      // extents that are granted after a flush
 
 	// The copier (copy.go).
-	jobs     map[copyID]uint64 // token of each COPY sent
-	copyFrom uint64
-	coldFrom uint64
+	jobs       map[copyID]uint64 // token of each COPY sent
+	copyFrom   uint64
+	copySingly int    // how many COPYs to come have one extent only
+	copyPause  uint32 // no COPY before this tick
+	coldFrom   uint64
 
 	// This step's.
 	out     []Action
@@ -347,15 +355,18 @@ func (e *Engine) violation(format string, args ...any) {
 // ErrFaulted ends host commands when this replica cannot go on.
 var ErrFaulted = errors.New("replica is out of service")
 
-// fail gives up serving: the replica or its map file does not take writes.
+// fail gives up serving: the replica or its map file does not take writes. A flush
+// that failed may have lost what was written before it, and no later one can tell.
+// So the next start must not rely on what was not flushed.
 func (e *Engine) fail(err error) {
 	if e.fault != nil {
 		return
 	}
-	e.fault = fmt.Errorf("%w: %w; mend the medium, then restart the daemon: it joins again and nothing is lost", ErrFaulted, err)
+	e.fault = fmt.Errorf("%w: %w; mend the medium, then restart the daemon; what hosts have flushed, or the peer has taken over, is safe", ErrFaulted, err)
+	e.relaxing++
+	e.do(Log{Token: e.begin(work{kind: workRelax}), Distrust: true})
 	e.do(Fault{Err: e.fault})
-	e.do(Disconnect{Reason: "replica failed: " + err.Error(), Final: true})
-	e.disconnected()
+	e.refuse("the replica failed: " + err.Error())
 	for _, id := range sortedKeys(e.ops) {
 		e.cancelAs(id, e.fault)
 	}

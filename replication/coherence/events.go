@@ -149,12 +149,9 @@ type (
 	// SendPlanes sends the map's states as JoinMap messages. Nothing changes the map
 	// until the peer has answered them.
 	SendPlanes struct{}
-	// Disconnect closes the link for a reason that both operators should see;
-	// Disconnected follows. Final: a new try ends the same way until somebody acts.
-	Disconnect struct {
-		Reason string
-		Final  bool
-	}
+	// Disconnect closes the link, since the peer did what it must not;
+	// Disconnected follows.
+	Disconnect struct{ Reason string }
 	// CopyEnded says that the COPY of this ReadCopy is out of the way: durable at
 	// the peer, or dropped.
 	CopyEnded struct{ Token uint64 }
@@ -171,6 +168,9 @@ type (
 		Changes []Change // take effect together with the entry
 		Prepare *Outcome // replaces what was prepared before
 		Commit  uint64   // not 0: the prepared join of this number takes effect
+		// Distrust makes the next start take this one for an operating system crash:
+		// what was not flushed cannot be relied upon.
+		Distrust bool
 	}
 	// Flush makes durable what was written to the replica before.
 	Flush struct{ Token uint64 }
@@ -258,6 +258,9 @@ type Config struct {
 	Prepared  *Outcome // a join that is prepared and not committed
 	Blank     bool     // every byte of the replica is zero
 	Crashed   bool     // the operating system went down since; Volatile extents are lost
+	// ServeStale is the operator's word that a replica may be taken for current
+	// although the peer, which had newer data, has come back without it.
+	ServeStale bool
 
 	Proposal  [16]byte // random; names the history if this replica begins one
 	ColdAfter uint32   // ticks without a write after which ownership is given back

@@ -103,7 +103,7 @@ func (w *world) peerMoves(i int, add func(string, func(*world))) {
 		}
 		add(c+" gives back", func(w *world) { w.step(i, GiveBack{dirtymap.Range{Count: uint64(w.scope.extents)}}) })
 		if len(n.e.relaxed) > 0 {
-			add(c+" flushes", func(w *world) { w.step(i, Tick{10}) })
+			add(c+" flushes", func(w *world) { w.step(i, Tick{n.e.now + TicksPerSecond}) })
 		}
 	}
 }

@@ -220,7 +220,7 @@ func (e *Engine) sendAcks() {
 	slices.SortFunc(e.acks, func(a, b ack) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.ext, b.ext)) })
 	for i := 0; i < len(e.acks); {
 		m := &wire.MarkAck{ID: e.acks[i].id}
-		for ; i < len(e.acks) && e.acks[i].id == m.ID; i++ {
+		for ; i < len(e.acks) && e.acks[i].id == m.ID && len(m.Grants) < maxList; i++ {
 			a := e.acks[i]
 			if n := len(m.Grants); n > 0 {
 				g := &m.Grants[n-1]
@@ -239,7 +239,7 @@ func (e *Engine) sendAcks() {
 func (e *Engine) sendReplies() {
 	for i := 0; i < len(e.replies); {
 		m := &wire.FetchReply{ID: e.replies[i].id, Floors: slices.Clone(e.txSeq)}
-		for bytes := 0; i < len(e.replies) && e.replies[i].id == m.ID && bytes < maxReply; i++ {
+		for bytes := 0; i < len(e.replies) && e.replies[i].id == m.ID && bytes < maxReply && len(m.Items) < maxList; i++ {
 			m.Items = append(m.Items, e.replies[i].item)
 			bytes += len(e.replies[i].item.Data)
 		}

@@ -98,7 +98,13 @@ func (e *Engine) ask(ext uint64, en *entry) {
 	}
 	writes := slices.ContainsFunc(en.waiters, func(w waiter) bool { return w.write })
 	switch s := e.m.State(ext); {
+	case s&dirtymap.Stale != 0 && e.fetching >= e.fetchWindow():
+		if !en.hungry {
+			en.hungry = true
+			e.hungry = append(e.hungry, ext)
+		}
 	case s&dirtymap.Stale != 0:
+		e.fetching++
 		en.pend = fetchRead
 		if writes {
 			en.pend = fetchOwn
@@ -127,7 +133,8 @@ func (e *Engine) tick(now uint32) {
 		}
 		e.kick(ext)
 	}
-	if now%TicksPerSecond == 0 && len(e.relaxed) > 0 {
+	if s := now / TicksPerSecond; s != e.second && len(e.relaxed) > 0 {
+		e.second = s
 		e.startFlush()
 	}
 	e.giveBackCold()

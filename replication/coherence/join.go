@@ -51,18 +51,23 @@ type join struct {
 	next     uint64       // the first extent not resolved yet
 	outcome  *Outcome
 	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
+	gone     uint64           // extents whose newest data the peer had, and has lost
 	ready    bool             // the peer has prepared
 	finished bool             // the peer has committed
 }
 
 func (e *Engine) connected(streams int) {
 	if e.fault != nil {
-		e.do(Disconnect{Reason: "replica failed: " + e.fault.Error(), Final: true})
+		e.refuse("the replica failed: " + e.fault.Error())
 		return
 	}
 	e.link++
 	e.txSeq, e.rxSeq = make([]uint64, streams), make([]uint64, streams)
 	e.join = join{phase: quiescing, restarted: e.join.restarted}
+	if e.relaxing > 0 { // do not wait until the lazy ones are due
+		e.relaxing++
+		e.do(Log{Token: e.begin(work{kind: workRelax})})
+	}
 	e.tryJoin()
 }
 
@@ -88,12 +93,12 @@ func (e *Engine) disconnected() {
 	}
 	e.acks, e.replies, e.clears, e.toMark = nil, nil, nil, nil
 	e.toFetch = [2][]uint64{}
-	e.cleaning = 0
+	e.cleaning, e.fetching, e.hungry = 0, 0, nil
 }
 
 // forget takes off an entry what belongs to the connection.
 func (e *Engine) forget(ext uint64, en *entry) {
-	en.pend, en.reply, en.storing = none, nil, false
+	en.pend, en.reply, en.storing, en.hungry = none, nil, false, false
 	if en.phase == draining || en.phase == collecting || en.phase == cleaning {
 		e.m.Change(ext, dirtymap.Closing, 0)
 	}
@@ -142,6 +147,14 @@ func (e *Engine) joinStep(token uint64) {
 	}
 }
 
+// refuse leaves the peer's replica of this LUN alone until the next connection: a
+// new try would end the same way before somebody has acted. Other LUNs go on.
+func (e *Engine) refuse(reason string) {
+	e.do(Alarm{Text: "not joined with the peer: " + reason})
+	e.do(Send{&wire.JoinRefuse{Reason: reason}})
+	e.disconnected()
+}
+
 func (e *Engine) hello() *wire.JoinHello {
 	h := &wire.JoinHello{
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
@@ -162,9 +175,7 @@ func (e *Engine) greet() {
 	}
 	p := e.join.peer
 	if reason := e.misfit(p); reason != "" {
-		e.do(Alarm{Text: "cannot join the peer: " + reason})
-		e.do(Disconnect{Reason: reason, Final: true})
-		e.join.phase = down
+		e.refuse(reason)
 		return
 	}
 	if mine := e.cfg.Prepared; mine != nil && p.Committed == mine.Join {
@@ -240,9 +251,7 @@ func (e *Engine) peerStates(first uint64, states []dirtymap.State) {
 	mine, theirs := e.sides()
 	for i, s := range states {
 		if err := e.resolveOne(first+uint64(i), s, mine, theirs); err != nil {
-			e.do(Alarm{Text: err.Error()})
-			e.do(Disconnect{Reason: err.Error(), Final: true})
-			j.phase = down
+			e.refuse(err.Error())
 			return
 		}
 	}
@@ -257,8 +266,8 @@ func (e *Engine) sides() (mine, theirs side) {
 	var zero [16]byte
 	p := e.join.peer
 	settled := p.Prepared != 0 && p.Prepared == e.cfg.Committed
-	return side{e.cfg.History == zero, e.cfg.Crashed, e.join.restarted},
-		side{p.History == zero && !settled, p.Crashed, p.Restarted}
+	return side{e.cfg.History == zero, e.cfg.Blank, e.cfg.Crashed, e.join.restarted},
+		side{p.History == zero && !settled, p.Blank, p.Crashed, p.Restarted}
 }
 
 // resolveOne adds one extent to the outcome.
@@ -267,7 +276,7 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	if mine == theirs && mine.WithTurn(0) == 0 && len(e.relaxed) == 0 && !ms.fresh && !ts.fresh {
 		return nil // in sync, as nearly all are: nothing to look up
 	}
-	if ms.fresh && ts.fresh && e.cfg.Blank && e.join.peer.Blank {
+	if ms.fresh && ts.fresh && ms.blank && ts.blank {
 		return nil // both are all zeros, and SHARED from the beginning
 	}
 	x, y, xs, ys := mine, theirs, ms, ts
@@ -277,6 +286,9 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	v, err := resolve(x, y, xs, ys)
 	if err != nil {
 		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", ext, err)
+	}
+	if ts.fresh && mine&dirtymap.Stale != 0 {
+		e.join.gone++
 	}
 	_, unlogged := e.relaxed[ext]
 	next := mine & dirtymap.Durable &^ dirtymap.Volatile
@@ -313,6 +325,14 @@ func appendChange(changes []Change, ext uint64, s dirtymap.State) []Change {
 }
 
 func (e *Engine) prepare() {
+	if n := e.join.gone; n > 0 {
+		text := fmt.Sprintf("the peer comes with a new replica, but had newer data for %d extents that was not copied yet", n)
+		if !e.cfg.ServeStale {
+			e.refuse(text + "; bring its old replica and map file back, or, if they are lost, allow it to be served without that data (setting serve-stale of the LUN, at this node)")
+			return
+		}
+		e.do(Alarm{Text: text + "; their older data is served, as the operator has said"})
+	}
 	e.join.phase = preparing
 	e.join.token = e.begin(work{kind: workJoin})
 	e.do(Log{Token: e.join.token, Prepare: e.join.outcome})

@@ -9,13 +9,18 @@ import (
 
 // received applies a control message after checking that it is in place.
 func (e *Engine) received(m wire.Message) {
+	if e.join.phase == down {
+		return // refused; the peer may not know yet
+	}
 	switch m := m.(type) {
+	case *wire.JoinRefuse:
+		e.do(Alarm{Text: "the peer does not join: " + m.Reason})
+		e.disconnected()
 	case *wire.JoinHello:
-		if e.join.phase == down || e.join.peer != nil {
-			return
+		if e.join.peer == nil {
+			e.join.peer = m
+			e.greet()
 		}
-		e.join.peer = m
-		e.greet()
 	case *wire.JoinPrepared:
 		if e.joinIs(m.Join) {
 			e.join.ready = true

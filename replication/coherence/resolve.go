@@ -9,6 +9,7 @@ import (
 // side is what matters of one replica as a whole when two of them join.
 type side struct {
 	fresh     bool // no history: new, or its map file was lost
+	blank     bool // and every byte is zero
 	crashed   bool // came back from an operating system crash
 	restarted bool // forgot which blocks are dirty
 }
@@ -28,8 +29,10 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 	xLost, yLost := xs.crashed && x&dirtymap.Volatile != 0, ys.crashed && y&dirtymap.Volatile != 0
 	xt, yt := x.Turn(), y.Turn()
 	switch {
+	case xs.fresh && ys.fresh:
+		v.first = ys.blank || !xs.blank
 	case xs.fresh || ys.fresh:
-		v.first = ys.fresh // and the preferred one if both are
+		v.first = ys.fresh
 	case xLost && yLost:
 		return v, fmt.Errorf("both volatile, %v and %v", x, y) // only an owner is
 	case xLost || yLost:

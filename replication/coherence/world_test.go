@@ -186,6 +186,8 @@ func (w *world) do(i int, a Action) {
 		fail("%c disconnects: %s", 'X'+i, a.Reason)
 	case Fault:
 		fail("%c faults: %v", 'X'+i, a.Err)
+	case Alarm:
+		fail("%c alarms: %s", 'X'+i, a.Text)
 	case Serving:
 		if a.Yes {
 			w.checkJoin(i)
@@ -195,7 +197,7 @@ func (w *world) do(i int, a Action) {
 			a = flushNow{f.Token, n.data, n.ackedBy}
 		}
 		n.pending = append(n.pending, a)
-	case CopyEnded, Alarm:
+	case CopyEnded:
 	}
 }
 

@@ -16,6 +16,7 @@ func samples() []Message {
 	return []Message{
 		&Hello{MinVersion: 1, MaxVersion: 1, Token: id16(1), MaxBody: MaxBody, Streams: 2, Node: "a"},
 		&Refuse{Reason: "because"},
+		&JoinRefuse{Reason: "because"},
 		&Ping{ID: 1},
 		&Pong{ID: 1},
 		&JoinHello{LUN: id16(1), Size: 1 << 30, ExtentSize: 1 << 16, Preferred: true},

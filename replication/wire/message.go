@@ -26,6 +26,7 @@ const (
 	KindJoinMap      Kind = 9
 	KindJoinPrepared Kind = 10
 	KindJoinDone     Kind = 11
+	KindJoinRefuse   Kind = 12
 	KindMark         Kind = 16
 	KindMarkAck      Kind = 17
 	KindFetch        Kind = 18
@@ -45,7 +46,7 @@ type KindSet uint64
 const (
 	HandshakeKinds KindSet = 1<<KindHello | 1<<KindRefuse
 	ControlKinds   KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong |
-		1<<KindJoinHello | 1<<KindJoinMap | 1<<KindJoinPrepared | 1<<KindJoinDone |
+		1<<KindJoinHello | 1<<KindJoinMap | 1<<KindJoinPrepared | 1<<KindJoinDone | 1<<KindJoinRefuse |
 		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear
 	BulkKinds KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong | 1<<KindCopy | 1<<KindCopyAck
 )
@@ -76,6 +77,8 @@ func newMessage(k Kind) Message {
 		return new(JoinPrepared)
 	case KindJoinDone:
 		return new(JoinDone)
+	case KindJoinRefuse:
+		return new(JoinRefuse)
 	case KindMark:
 		return new(Mark)
 	case KindMarkAck:
@@ -113,6 +116,8 @@ func (k Kind) String() string {
 		return "join-prepared"
 	case KindJoinDone:
 		return "join-done"
+	case KindJoinRefuse:
+		return "join-refuse"
 	case KindMark:
 		return "mark"
 	case KindMarkAck:

@@ -72,6 +72,7 @@ func TestMessages(t *testing.T) {
 			},
 		},
 		{m: &Refuse{Reason: "no ☂"}, hex: `6e6f20e29882`},
+		{m: &JoinRefuse{Reason: "no ☂"}, hex: `6e6f20e29882`},
 		{m: &Ping{ID: 0x0102030405060708}, hex: `0102030405060708`,
 			corrupt: map[string]string{"short": `01020304050607`, "long": `010203040506070809`}},
 		{m: &Pong{ID: 9}, hex: `0000000000000009`, corrupt: map[string]string{"empty": ``}},

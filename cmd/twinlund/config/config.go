@@ -79,4 +79,5 @@ type LUN struct {
 	Map        string
 	Preferred  string        // name of the node that wins ties
 	ColdAfter  time.Duration // ownership of what is not written is given back then
+	ServeStale bool          // if the peer lost newer data with its replica, serve what is here
 }

@@ -110,6 +110,7 @@ func (e element) lun(c *Config) (l LUN, err error) {
 		{"extent-size", func(v string) (err error) { l.ExtentSize, err = ParseSize(v); return }},
 		{"preferred", checkName},
 		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
+		{"serve-stale", func(v string) (err error) { l.ServeStale, err = strconv.ParseBool(v); return }},
 	} {
 		if err := f.parse(e[f.key]); err != nil {
 			return l, fmt.Errorf("%s: %w", f.key, err)
@@ -125,6 +126,7 @@ func (e element) defaults(c *Config) {
 		"backing":     filepath.Join(c.DataDir, name+".img"),
 		"map":         filepath.Join(c.DataDir, name+".map"),
 		"cold-after":  (30 * time.Second).String(),
+		"serve-stale": "false",
 	} {
 		if e[key] == "" {
 			e[key] = value

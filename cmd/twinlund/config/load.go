@@ -128,7 +128,8 @@ func list(set map[string]bool) string {
 var (
 	portalKeys = map[string]bool{"address": true, "group": true}
 	lunKeys    = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true,
-		"backing": true, "map": true, "preferred": true, "cold-after": true}
+		"backing": true, "map": true, "preferred": true, "cold-after": true,
+		"serve-stale": true}
 )
 
 // checkKeys finds the first key of the file that nobody knows.

@@ -35,7 +35,7 @@ func openLUNs(cfg *config.Config, log *slog.Logger) (all []*lun, err error) {
 		return nil, err
 	}
 	for _, c := range cfg.LUNs {
-		r, err := openReplica(c, c.Preferred == cfg.Node, boot, cfg.Peer.CopyRate, log)
+		r, err := openReplica(c, c.Preferred == cfg.Node, boot, cfg.Peer.CopyRate, len(cfg.LUNs), log)
 		if err != nil {
 			err = fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
 			for _, l := range all {
@@ -49,7 +49,7 @@ func openLUNs(cfg *config.Config, log *slog.Logger) (all []*lun, err error) {
 }
 
 // openReplica opens a replica, or makes it if it is not there yet.
-func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, log *slog.Logger) (*replication.Replica, error) {
+func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, luns int, log *slog.Logger) (*replication.Replica, error) {
 	for _, path := range []string{c.Backing, c.Map} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of %s: %w", path, err)
@@ -63,7 +63,8 @@ func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, log *s
 		Number: uint32(c.Number), UUID: c.UUID, Preferred: preferred,
 		Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize},
 		Store:    store, MapFile: file,
-		Boot: boot, Proposal: random(), ColdAfter: c.ColdAfter, CopyRate: rate,
+		Boot: boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
+		CopyRate: rate, CopyWindow: copyWindow(luns),
 		Runtime: task.System, Log: log,
 	})
 	if err != nil {
@@ -71,6 +72,10 @@ func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, log *s
 	}
 	return r, nil
 }
+
+// copyWindow is what a LUN may have in flight on a bulk stream, in bytes: 16 MiB, and
+// less if there are so many LUNs that together they would fill the link's queue.
+func copyWindow(luns int) int64 { return min(16<<20, 128<<20/int64(luns)) }
 
 // openFiles opens the replica and its map file, or makes them for a new LUN: the
 // map file last, for it says that the replica is there.

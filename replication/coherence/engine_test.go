@@ -1,0 +1,161 @@
+package coherence
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// joinedPair is a world at rest after its first join.
+func joinedPair(t *testing.T, s scope) *world {
+	t.Helper()
+	w := newWorld(&s)
+	w.runAll(t)
+	return w
+}
+
+// runAll delivers messages until there are none.
+func (w *world) runAll(t *testing.T) {
+	t.Helper()
+	if bad := w.try(func(w *world) { w.drain() }); bad != "" {
+		t.Fatal(bad)
+	}
+}
+
+func (w *world) drain() {
+	for range 1000 {
+		ms := slices.DeleteFunc(w.moves(), func(m move) bool { return !strings.Contains(m.name, " receives ") })
+		if len(ms) == 0 {
+			return
+		}
+		ms[0].do(w)
+	}
+	fail("messages without end")
+}
+
+func TestFailedFlushDistrusts(t *testing.T) {
+	w := joinedPair(t, scope{extents: 1})
+	e := w.n[0].e
+	token := e.Step(Sync{Op: 7})[0].(Flush).Token
+	actions := e.Step(Done{Token: token, Err: errors.New("input/output error")})
+	distrust := slices.ContainsFunc(actions, func(a Action) bool { l, ok := a.(Log); return ok && l.Distrust })
+	told := slices.ContainsFunc(actions, func(a Action) bool {
+		s, ok := a.(Send)
+		if !ok {
+			return false
+		}
+		_, ok = s.Msg.(*wire.JoinRefuse)
+		return ok
+	})
+	answered := slices.ContainsFunc(actions, func(a Action) bool {
+		ad, ok := a.(Admit)
+		return ok && ad.Op == 7 && errors.Is(ad.Err, ErrFaulted)
+	})
+	if !distrust || !told || !answered {
+		t.Errorf("distrust %v, peer told %v, host answered %v: %v", distrust, told, answered, actions)
+	}
+	for _, ev := range []Event{Want{Op: 8, Extents: dirtymap.Range{Count: 1}}, Sync{Op: 9}} {
+		a := e.Step(ev)
+		if len(a) != 1 || !errors.Is(a[0].(Admit).Err, ErrFaulted) {
+			t.Errorf("%#v after a fault: %v", ev, a)
+		}
+	}
+}
+
+// TestLostPeer: a peer that comes back without its replica takes newer data with it;
+// what is left is served only by the operator's word.
+func TestLostPeer(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		m := dirtymap.New(dirtymap.Geometry{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize})
+		m.Set(2, dirtymap.Stale.WithTurn(2))
+		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, History: [16]byte{1}, Committed: 4, ServeStale: allowed})
+		flush := e.Step(Connected{Streams: 1})[0].(Flush)
+		e.Step(Done{Token: flush.Token})
+		e.Step(Received{&wire.JoinHello{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize}})
+		actions := slices.Clone(e.Step(PeerStates{States: make([]dirtymap.State, 4)}))
+		prepared := slices.ContainsFunc(actions, func(a Action) bool { l, ok := a.(Log); return ok && l.Prepare != nil })
+		if prepared != allowed {
+			t.Errorf("allowed %v: %v", allowed, actions)
+		}
+		alarmed := slices.ContainsFunc(actions, func(a Action) bool {
+			al, ok := a.(Alarm)
+			return ok && strings.Contains(al.Text, "1 extents")
+		})
+		if !alarmed {
+			t.Errorf("allowed %v, no alarm: %v", allowed, actions)
+		}
+	}
+}
+
+// TestResolve: the rules that exploration within small scopes does not reach.
+func TestResolve(t *testing.T) {
+	const o, s = dirtymap.Held, dirtymap.Stale
+	fresh, blank := side{fresh: true}, side{fresh: true, blank: true}
+	for _, c := range []struct {
+		name   string
+		x, y   dirtymap.State
+		xs, ys side
+		want   verdict
+		bad    bool
+	}{
+		{name: "both new, the other has data", xs: blank, ys: fresh, want: verdict{first: false}},
+		{name: "both new, the preferred has data", xs: fresh, ys: blank, want: verdict{first: true, turn: 1}},
+		{name: "both new, both have data", xs: fresh, ys: fresh, want: verdict{first: true, turn: 1}},
+		{name: "the preferred is new", xs: blank, y: o.WithTurn(2), want: verdict{first: false, turn: 2}},
+		{name: "in sync", x: 0, y: 0, want: verdict{sync: true}},
+		{name: "owner, known dirty", x: o.WithTurn(1), y: s.WithTurn(1), want: verdict{first: true, turn: 1, tracked: true}},
+		{name: "owner restarted", x: o.WithTurn(1), y: s.WithTurn(1), xs: side{restarted: true}, want: verdict{first: true, turn: 1}},
+		{name: "volatile owner crashed", x: (o | dirtymap.Volatile).WithTurn(1), y: s.WithTurn(1), xs: side{crashed: true}, want: verdict{turn: 2}},
+		{name: "grant that never arrived", x: s.WithTurn(2), y: s.WithTurn(1), want: verdict{first: true, turn: 3}},
+		{name: "owners at once", x: o.WithTurn(1), y: o.WithTurn(1), bad: true},
+		{name: "two turns apart", x: o.WithTurn(1), y: s.WithTurn(3), bad: true},
+	} {
+		got, err := resolve(c.x, c.y, c.xs, c.ys)
+		if (err != nil) != c.bad || err == nil && got != c.want {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
+		}
+	}
+}
+
+// TestFetchWindow: what is asked for at once is bounded, and all of it comes.
+func TestFetchWindow(t *testing.T) {
+	const n = 3 * fetchBytes / dirtymap.MaxExtentSize
+	geo := dirtymap.Geometry{Size: n * dirtymap.MaxExtentSize, ExtentSize: dirtymap.MaxExtentSize}
+	m := dirtymap.New(geo)
+	e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}})
+	e.join.phase, e.rxSeq, e.txSeq = joined, []uint64{0}, []uint64{0}
+	for ext := range uint64(n) {
+		m.Set(ext, dirtymap.Stale)
+	}
+	m.Open()
+	asked, admitted, most := 0, 0, 0
+	var queue []Action
+	queue = append(queue, e.Step(Want{Op: 1, Extents: dirtymap.Range{Count: n}})...)
+	for len(queue) > 0 {
+		a := queue[0]
+		queue = queue[1:]
+		switch a := a.(type) {
+		case Admit:
+			admitted++
+		case Send:
+			f := a.Msg.(*wire.Fetch)
+			for _, r := range f.Ranges {
+				asked += int(r.Count)
+			}
+			most = max(most, asked-admitted)
+			for _, r := range f.Ranges {
+				for ext := r.First; ext < r.End(); ext++ {
+					reply := &wire.FetchReply{ID: f.ID, Floors: []uint64{0}, Items: []wire.FetchItem{{Outcome: wire.FetchedShared, Blocks: wire.Blocks{Extent: ext}}}}
+					queue = append(queue, slices.Clone(e.Step(Received{reply}))...)
+				}
+			}
+		}
+	}
+	if admitted != n || most > n/3 {
+		t.Errorf("%d of %d admitted, at most %d at once", admitted, n, most)
+	}
+}
