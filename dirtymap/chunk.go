@@ -41,6 +41,7 @@ func (m *Map) Own(ext uint64) {
 			touched: make([]atomic.Uint32, chunkExtents),
 		}
 		p.Store(c)
+		m.live[ext/chunkExtents/64] |= 1 << (ext / chunkExtents % 64)
 	}
 	c.owned++
 	c.touched[ext%chunkExtents].Store(m.clock.Load() | unwritten)
@@ -54,6 +55,7 @@ func (m *Map) Disown(ext uint64) {
 	if c := p.Load(); c != nil {
 		if c.owned--; c.owned == 0 {
 			p.Store(nil)
+			m.live[ext/chunkExtents/64] &^= 1 << (ext / chunkExtents % 64)
 		}
 	}
 }
@@ -152,11 +154,7 @@ func (m *Map) Touched(ext uint64) (at uint32, written bool) {
 // NextOwned is the first OWNED extent at or behind from. False: none up to the end
 // of the LUN. Engine only.
 func (m *Map) NextOwned(from uint64) (uint64, bool) {
-	for i := from / chunkExtents; i < uint64(len(m.chunks)); i++ {
-		c := m.chunks[i].Load()
-		if c == nil {
-			continue
-		}
+	for i := range m.liveFrom(from / chunkExtents) {
 		for ext := max(from, i*chunkExtents); ext < min((i+1)*chunkExtents, m.geo.Extents()); ext++ {
 			if m.State(ext)&Held != 0 {
 				return ext, true
@@ -167,11 +165,10 @@ func (m *Map) NextOwned(from uint64) (uint64, bool) {
 }
 
 // NextDirty is the first extent at or behind from that has dirty blocks; false:
-// none up to the end of the LUN.
+// none up to the end of the LUN. Engine only.
 func (m *Map) NextDirty(from uint64) (uint64, bool) {
-	for i := from / chunkExtents; i < uint64(len(m.chunks)); i++ {
-		c := m.chunks[i].Load()
-		if c == nil || c.blocks.Load() == 0 {
+	for i := range m.liveFrom(from / chunkExtents) {
+		if m.chunks[i].Load().blocks.Load() == 0 {
 			continue
 		}
 		for ext := max(from, i*chunkExtents); ext < (i+1)*chunkExtents; ext++ {
@@ -181,4 +178,21 @@ func (m *Map) NextDirty(from uint64) (uint64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// liveFrom yields the chunks that exist, from chunk i on, in ascending order.
+func (m *Map) liveFrom(i uint64) func(yield func(uint64) bool) {
+	return func(yield func(uint64) bool) {
+		for w := i / 64; w < uint64(len(m.live)); w++ {
+			rest := m.live[w]
+			if w == i/64 {
+				rest &= ^uint64(0) << (i % 64)
+			}
+			for ; rest != 0; rest &= rest - 1 {
+				if !yield(w*64 + uint64(bits.TrailingZeros64(rest))) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -65,6 +65,7 @@ type Map struct {
 	geo    Geometry
 	words  []atomic.Uint32
 	chunks []atomic.Pointer[chunk]
+	live   []uint64 // the engine's: bit i%64 of word i/64 says that chunk i exists
 
 	// gate counts the commands between Begin and End; gateShut is set while the
 	// replica does not serve.
@@ -82,6 +83,7 @@ func New(geo Geometry) *Map {
 		geo:    geo,
 		words:  make([]atomic.Uint32, (n+1)/2),
 		chunks: make([]atomic.Pointer[chunk], (n+chunkExtents-1)/chunkExtents),
+		live:   make([]uint64, (n+64*chunkExtents-1)/(64*chunkExtents)),
 	}
 	m.gate.Store(gateShut)
 	return m
