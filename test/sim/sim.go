@@ -58,7 +58,7 @@ type shape struct {
 }
 
 // healing is how long the end of a run may take, in virtual time.
-const healing = 10 * time.Minute
+const healing = 3 * time.Minute
 
 // Run runs a seed. The error says what was wrong.
 func Run(seed uint64, o Options) (Result, error) {

@@ -154,7 +154,7 @@ func (s *site) main() {
 		Store:   &disk{s.replica, s.group, w.shape.geo.Size},
 		MapFile: &mapDisk{s.mapFile, s.group},
 		Blank:   s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Predictor: w.predictor(), ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
+		Predictor: w.predictor(), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
 	})
 	if err != nil {
@@ -291,6 +291,9 @@ func (w *world) check() bool {
 		return w.finished
 	}
 	sa, sb := a.Status(), b.Status()
+	if alarm := sa.LastAlarm + sb.LastAlarm; alarm != "" && !w.shape.destroy {
+		w.fail("alarm: %s", alarm) // nothing here gives cause for one
+	}
 	if w.lost != [2]loss{} && (sa.Joins > w.joinsAt[0] || sb.Joins > w.joinsAt[1]) {
 		w.hist.lose(w.lost)
 		w.lost = [2]loss{}
