@@ -124,13 +124,13 @@ func TestLinkBackpressure(t *testing.T) {
 		<-c.Context().Done()
 	}
 	nodeA, nodeB := startPair(t, a, b, func(cfg *LinkConfig) {
-		cfg.Heartbeat, cfg.Dead, cfg.MaxQueue = 20*time.Millisecond, 500*time.Millisecond, 16<<20
+		cfg.Heartbeat, cfg.Dead, cfg.MaxQueue = 20*time.Millisecond, 1500*time.Millisecond, 16<<20
 	})
 	conn := a.awaitUp()
 	b.awaitUp()
 	conn.SendBulk(0, 1, &wire.Copy{Seq: 1})
 	linkAwait(t, calls, "the first copy")
-	for until := time.Now().Add(2 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(4 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		speak(t, conn, got)
 	}
 	data := make([]byte, 16*dirtymap.BlockSize)

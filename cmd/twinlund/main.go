@@ -86,6 +86,12 @@ func serve(cfg *config.Config) error {
 // stopAtOnce ends the process at the next signal: it then starts as after a crash,
 // which it is made for.
 func stopAtOnce(signals <-chan os.Signal) {
-	<-signals
+	for first := time.Now(); time.Since(first) < echo; {
+		<-signals
+	}
 	os.Exit(130)
 }
+
+// echo is how long a further signal counts as the same one: timeout(1), for one,
+// signals the process and then its whole group.
+const echo = time.Second
