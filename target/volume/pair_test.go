@@ -147,22 +147,28 @@ func newPairRate(t testing.TB, rate int64) *pair {
 
 func newSide(t testing.TB, i int, rate int64) *side {
 	t.Helper()
-	s := &side{store: &memory{data: make([]byte, geometry.Size)}}
-	quiet := slog.New(slog.DiscardHandler)
+	return newLUN(t, i, replication.NewNode(slog.New(slog.DiscardHandler)), 0, rate)
+}
+
+// newLUN gives a node a LUN.
+func newLUN(t testing.TB, i int, node *replication.Node, number uint32, rate int64) *side {
+	t.Helper()
+	s := &side{store: &memory{data: make([]byte, geometry.Size)}, node: node}
 	rep, err := replication.OpenReplica(replication.ReplicaConfig{
-		UUID: [16]byte{1}, Preferred: i == 0, Geometry: geometry, Store: s.store, MapFile: &mapMemory{},
-		Blank: true, Boot: [16]byte{1}, Proposal: [16]byte{byte(1 + i)}, CopyRate: rate,
-		Runtime: task.System, Log: quiet,
+		Number: number, UUID: [16]byte{1, byte(number)}, Preferred: i == 0,
+		Geometry: geometry, Store: s.store, MapFile: &mapMemory{}, Blank: true,
+		Boot: [16]byte{1}, Proposal: [16]byte{byte(1 + i)}, CopyRate: rate,
+		Runtime: task.System, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rep, s.vol, s.node = rep, New(rep), replication.NewNode(quiet)
-	if err := s.node.Add(rep); err != nil {
+	s.rep, s.vol = rep, New(rep)
+	if err := node.Add(rep); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.node.Remove(rep)
+		node.Remove(rep)
 		if err := rep.Close(); err != nil && s.store.fail == nil {
 			t.Error(err)
 		}

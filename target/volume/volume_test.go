@@ -162,6 +162,30 @@ func TestErrorsOfTheMediumReachTheHost(t *testing.T) {
 	}
 }
 
+// One link serves several LUNs; one that only one node has is no trouble for the
+// others, and is joined when the other node has it too.
+func TestSeveralLUNs(t *testing.T) {
+	p, ctx := newPair(t), limited(t)
+	must(t, p.sides[0].vol.WriteAt(ctx, pattern(4096, 1), 0, false))
+	a := newLUN(t, 0, p.sides[0].node, 1, 0) // closes the connection
+	p.cut()
+	p.connect(t)
+	got := make([]byte, 4096)
+	must(t, p.sides[1].vol.ReadAt(ctx, got, 0))
+	b := newLUN(t, 1, p.sides[1].node, 1, 0)
+	p.cut()
+	p.connect(t)
+	must(t, a.vol.WriteAt(ctx, pattern(4096, 2), 0, false))
+	must(t, b.vol.ReadAt(ctx, got, 0))
+	if !bytes.Equal(got, pattern(4096, 2)) {
+		t.Error("LUN 1 has something else at the other site")
+	}
+	must(t, p.sides[1].vol.ReadAt(ctx, got, 0))
+	if !bytes.Equal(got, pattern(4096, 1)) {
+		t.Error("LUN 0 has something else at the other site")
+	}
+}
+
 // The two short ways of architecture.md. The copier, which allocates for its
 // messages in the background, is all but stopped.
 func TestShortWaysAllocateNothing(t *testing.T) {
