@@ -63,7 +63,7 @@ func iopsIdle(b *bench) (reads, writes sideBySide, err error) {
 	if err != nil {
 		return reads, writes, err
 	}
-	n := pick(b, 200, 24)
+	n := pick(b, 200, 20)
 	writes, err = rounds(n, t.round(b, t.twin, true), t.round(b, t.bare, true))
 	if err == nil {
 		reads, err = rounds(n, t.round(b, t.twin, false), t.round(b, t.bare, false))

@@ -8,7 +8,7 @@ import (
 // marksRow counts MARKs: how often hosts' writes have to wait for the peer. There
 // are as many random writes in a pass as the LUN has extents, at any block of it, so
 // that the first pass touches about 63 of 100 extents; the second pass writes other
-// random blocks. With --quick the LUN is smaller, which makes it harder.
+// random blocks. With --quick the LUN is smaller.
 func marksRow(b *bench) ([]result, error) {
 	size := int64(pick(b, 4<<30, 1<<30))
 	random, ordered := size/extentSize, int64(pick(b, 65536, 16384))
