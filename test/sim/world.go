@@ -255,10 +255,12 @@ func (s *site) destroy() {
 	s.w.noteJoins()
 }
 
-// noteTakenOver tells the history which extents the other site has as new as this one.
+// noteTakenOver tells the history which extents the other site has as new as this
+// one. After an earlier crash that says nothing until the sites have joined: a join
+// that was cut short may have made the other one an owner of older data.
 func (s *site) noteTakenOver() {
 	other := s.w.sites[1-s.no]
-	if other.rep == nil {
+	if other.rep == nil || s.w.lost != [2]loss{} {
 		return
 	}
 	for i := range s.w.hist.registers {
