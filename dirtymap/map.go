@@ -43,6 +43,15 @@ func (s State) WithTurn(t uint8) State { return s&^turnBits | State(t&3)<<2 }
 // Shared tells whether both replicas are known to hold the same bytes.
 func (s State) Shared() bool { return s&(Stale|Held) == 0 }
 
+// Allows tells whether a command may use an extent in this state without asking
+// anybody: a read unless STALE, a write when OWNED and logged; neither while closing.
+func (s State) Allows(write bool) bool {
+	if write {
+		return s&(Stale|Held|Logged|Closing) == Held|Logged
+	}
+	return s&(Stale|Closing) == 0
+}
+
 // String is for people: S, O or T with its turn, and flags.
 func (s State) String() string {
 	b := []byte{"SOT?"[map[State]int{0: 0, Held: 1, Stale: 2, Held | Stale: 3}[s&(Stale|Held)]], '0' + s.Turn()}
@@ -134,17 +143,12 @@ func (m *Map) Users(ext uint64) int {
 }
 
 // Enter takes a command into the extent if its state allows the access without
-// asking anybody: a read unless STALE, a write when OWNED and logged. Too many
-// users count as not allowed.
+// asking anybody. Too many users count as not allowed.
 func (m *Map) Enter(ext uint64, write bool) bool {
-	mask, want := Stale|Closing, State(0)
-	if write {
-		mask, want = Stale|Held|Logged|Closing, Held|Logged
-	}
 	w, shift := &m.words[ext/2], ext%2*16
 	for {
 		old := w.Load()
-		if State(old>>shift)&mask != want || old>>(shift+8)&0xff >= maxUsers {
+		if !State(old>>shift).Allows(write) || old>>(shift+8)&0xff >= maxUsers {
 			return false
 		}
 		if w.CompareAndSwap(old, old+1<<(shift+8)) {

@@ -83,7 +83,7 @@ type Engine struct {
 	request uint64 // the last number of a MARK or FETCH
 	now     uint32
 	fault   error
-	second  uint32 // of the last Tick
+	second  uint32 // in which a Tick last began a flush
 
 	// FETCHes under way, in extents, and extents that wait for room to send theirs.
 	fetching int
@@ -285,7 +285,7 @@ func (e *Engine) done(token uint64, err error) {
 		e.relaxing--
 		e.admitSyncs(w.syncs)
 	case workFlush:
-		e.flushed(w)
+		e.flushed()
 	case workJoin:
 		if current {
 			e.joinStep(token)

@@ -357,7 +357,7 @@ func explore(s *scope) (bad string, trail []string, count int) {
 	first := newWorld(s)
 	seen := map[hash]struct{}{first.hash(): {}}
 	ways := []way{{-1, "start"}}
-	names := map[string]string{}
+	names := map[string]string{} // one copy of each, for millions of ways
 	queue := []*world{first}
 	at := int32(0)
 	for ; len(queue) > 0; at++ {

@@ -39,7 +39,7 @@ func (e *Engine) startFlush() {
 
 // flushed: what was written before the flush began is durable. An extent that
 // was relaxed again since is left for the next one.
-func (e *Engine) flushed(work) {
+func (e *Engine) flushed() {
 	f := e.flush
 	e.flush = flush{}
 	for _, ext := range sortedKeys(f.extents) {

@@ -55,21 +55,12 @@ func (e *Engine) cancelAs(id uint64, err error) {
 func (e *Engine) admit(ext uint64, en *entry) {
 	state := e.m.State(ext)
 	en.waiters = slices.DeleteFunc(en.waiters, func(w waiter) bool {
-		if !allows(state, w.write) || !e.m.Pin(ext) {
+		if !state.Allows(w.write) || !e.m.Pin(ext) {
 			return false
 		}
 		e.letIn(Admit{Op: w.op, Extent: ext})
 		return true
 	})
-}
-
-// allows is the rule of Map.Enter.
-func allows(s dirtymap.State, write bool) bool {
-	if write {
-		const all = dirtymap.Stale | dirtymap.Held | dirtymap.Logged | dirtymap.Closing
-		return s&all == dirtymap.Held|dirtymap.Logged
-	}
-	return s&(dirtymap.Stale|dirtymap.Closing) == 0
 }
 
 // letIn gives one of an operation's extents to it, and begins for it.
