@@ -187,13 +187,16 @@ func (p *pipe) drain(dst net.Conn) {
 // write hands the pieces' bytes to the socket, and gives their slabs back.
 func (p *pipe) write(dst net.Conn, pieces []piece) error {
 	var out net.Buffers
+	total := int64(0)
 	for _, pc := range pieces {
 		if len(pc.data) > 0 {
 			out = append(out, pc.data)
+			total += int64(len(pc.data))
 		}
 	}
+	p.lane.bytes.Add(uint64(total)) // before: whoever has read them finds them counted
 	n, err := out.WriteTo(dst)
-	p.lane.bytes.Add(uint64(n))
+	p.lane.bytes.Add(uint64(n - total)) // what did not get out did not leave
 	for _, pc := range pieces {
 		if pc.slab != nil {
 			p.c.line.slabs.Put(pc.slab)
