@@ -39,6 +39,8 @@ type medium interface {
 	// back, or only zeroes it. errors.ErrUnsupported: it cannot, nothing is done.
 	punch(off, n int64) error
 	datasync() error
+	// readNow reads what can be read without waiting, or fails.
+	readNow(p []byte, off int64) (int, error)
 	Close() error
 }
 
@@ -52,6 +54,7 @@ type Disk struct {
 	medium medium
 
 	cannotPunch atomic.Bool           // the medium answered so once
+	cannotNow   atomic.Bool           // the same, of readNow
 	failed      atomic.Pointer[error] // of the Sync that failed
 
 	started atomic.Uint64 // datasyncs begun; goes up with syncing held

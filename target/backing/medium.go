@@ -9,7 +9,10 @@ import (
 )
 
 // regular is a regular file.
-type regular struct{ *os.File }
+type regular struct {
+	*os.File
+	cached
+}
 
 func (r regular) size() (int64, error) {
 	info, err := r.Stat()
@@ -23,7 +26,10 @@ func (r regular) datasync() error          { return datasync(r.File) }
 func (r regular) punch(off, n int64) error { return punchHole(r.File, off, n) }
 
 // device is a block device.
-type device struct{ *os.File }
+type device struct {
+	*os.File
+	cached
+}
 
 func (d device) size() (int64, error) {
 	var n uint64

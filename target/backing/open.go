@@ -96,7 +96,11 @@ func adoptFile(f *os.File, size int64) (*Disk, error) {
 		return nil, fmt.Errorf("%w: the file has %d bytes, the LUN %d: is it the right file?",
 			ErrSize, info.Size(), size)
 	}
-	return &Disk{path: f.Name(), length: info.Size(), exact: true, medium: regular{f}}, nil
+	now, err := newCached(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Disk{path: f.Name(), length: info.Size(), exact: true, medium: regular{f, now}}, nil
 }
 
 // OpenDevice opens a replica on a block device, for nobody else at the same
@@ -128,7 +132,11 @@ func adoptDevice(f *os.File, size int64) (*Disk, error) {
 	if info.Mode()&fs.ModeDevice == 0 || info.Mode()&fs.ModeCharDevice != 0 {
 		return nil, fmt.Errorf("it is no block device (%s)", info.Mode().Type())
 	}
-	dev := device{f}
+	now, err := newCached(f)
+	if err != nil {
+		return nil, err
+	}
+	dev := device{f, now}
 	has, err := dev.size()
 	if err != nil {
 		return nil, fmt.Errorf("ask for its size: %w", err)
