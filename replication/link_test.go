@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -85,6 +87,43 @@ func expectInOrder(r *linkRecord, n uint64) (done chan int) {
 		count(&bulk[stream], got.Seq, lun)
 	}
 	return done
+}
+
+// What a socket takes at once, what it takes in part, and what waits for the writer
+// arrives in order and whole.
+func TestLinkSendsBeyondTheSocketsRoom(t *testing.T) {
+	const n = 600 // of 64 KiB: more than the sockets hold
+	a, b := newLinkRecord(t), newLinkRecord(t)
+	release, done := make(chan struct{}), make(chan struct{})
+	next := uint64(0)
+	b.control = func(_ LinkConn, _ uint32, m wire.Message) {
+		<-release
+		got := m.(*wire.FetchReply)
+		if got.ID != next || !bytes.Equal(got.Items[0].Data, testFetched(next)) {
+			t.Errorf("reply %d instead of %d, or with other data", got.ID, next)
+		}
+		if next++; next == n {
+			close(done)
+		}
+	}
+	node, _ := startPair(t, a, b, nil)
+	c := a.awaitUp()
+	for i := range uint64(n) {
+		c.SendControl(1, &wire.FetchReply{ID: i, Items: []wire.FetchItem{{
+			Outcome: wire.FetchedShared,
+			Blocks:  wire.Blocks{Extent: i, Present: dirtymap.MaskOf(0, 16), Data: testFetched(i)},
+		}}})
+	}
+	if queued := node.link.Stats().Queued; queued == 0 {
+		t.Error("the sockets took everything: the test shows nothing")
+	}
+	close(release)
+	linkAwait(t, done, "all replies")
+}
+
+// testFetched is data that shows which reply it is from.
+func testFetched(i uint64) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, i), 64<<10/8)
 }
 
 // Close tells the peer why, and the link comes back.

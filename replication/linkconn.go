@@ -69,7 +69,7 @@ func (c *linkConn) send(s *stream, kinds wire.KindSet, lun uint32, m wire.Messag
 	if err := wire.Check(m); err != nil {
 		panic("replication: message to be sent breaks its bounds: " + err.Error())
 	}
-	if !s.queue.put(lun, m, c.link.cfg.MaxQueue) {
+	if !s.send(lun, m) {
 		c.fail(fmt.Errorf("%s to %s: %d bytes: %w", s, c.peer, c.link.cfg.MaxQueue, ErrLinkOverflow))
 	}
 }

@@ -71,6 +71,7 @@ type Replica struct {
 	engine   *coherence.Engine
 	events   []coherence.Event // for the Step loop that is running
 	stepping bool
+	now      collectsNow
 	ops      uint64
 	requests map[uint64]*wait
 	conn     LinkConn // nil: the link is down
@@ -231,9 +232,11 @@ func (r *Replica) actLocked(a coherence.Action) {
 	case coherence.Flush:
 		r.flush.put(flushWait{token: a.Token})
 	case coherence.Collect:
-		r.io.put(func() { r.collect(a) })
+		if !r.now.take(a) {
+			r.io.put(func() { r.collect(a) })
+		}
 	case coherence.Store:
-		r.io.put(func() { r.store(a) })
+		r.storeLocked(a)
 	case coherence.ReadCopy:
 		r.copying.took(a)
 		r.bulk.put(func() { r.readCopy(a) })

@@ -232,7 +232,13 @@ func TestBlockLocks(t *testing.T) {
 func useBlocks(t *testing.T, r *rand.Rand, g *simtask.Group, l *blockLocks, users map[int64]int, together *int) {
 	write := r.IntN(3) == 0
 	first, n := int64(r.IntN(6))+lockStripes-3, int64(1+r.IntN(4))
-	l.lock(first*dirtymap.BlockSize, n*dirtymap.BlockSize, write)
+	if !write && r.IntN(2) == 0 {
+		if !l.tryLock(first*dirtymap.BlockSize, n*dirtymap.BlockSize) {
+			return
+		}
+	} else {
+		l.lock(first*dirtymap.BlockSize, n*dirtymap.BlockSize, write)
+	}
 	for b := first; b < first+n; b++ {
 		if users[b] < 0 || write && users[b] != 0 {
 			t.Errorf("block %d is used by %d when a command (write %v) comes in", b, users[b], write)

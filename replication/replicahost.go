@@ -19,6 +19,7 @@ type Request struct {
 	// Under r.mu.
 	ops    []uint64 // in r.requests, or ended
 	admits []coherence.Admit
+	store  *coherence.Store // to be done by Next: it waits for this anyway
 	err    error
 }
 
@@ -63,6 +64,7 @@ func (q *Request) ask(admits uint64, event func(op uint64) coherence.Event) {
 // Leave. An error means that nothing more will come: call Cancel.
 func (q *Request) Next(ctx context.Context) ([]coherence.Admit, error) {
 	for {
+		q.storeLent()
 		admits, err := q.take()
 		if len(admits) > 0 || err != nil {
 			return admits, err
@@ -84,12 +86,49 @@ func (q *Request) take() ([]coherence.Admit, error) {
 	return nil, q.err
 }
 
+// storeLocked has fetched blocks stored: by a command that waits for them, since to
+// wake it is to be done anyway, or by the pool. A command takes one Store at a time, so
+// that the rest of a large one is stored in parallel.
+func (r *Replica) storeLocked(a coherence.Store) {
+	w := r.requests[a.For]
+	if w == nil || w.q.store != nil {
+		r.io.put(func() { r.store(a) })
+		return
+	}
+	w.q.store = &a
+	w.q.wake.Set()
+}
+
+// storeLent does the Store that the Request was lent, as one of the pool's crew.
+func (q *Request) storeLent() {
+	r := q.r
+	r.mu.Lock()
+	a := q.store
+	if q.store = nil; a != nil {
+		r.io.crew.enter()
+	}
+	r.mu.Unlock()
+	if a != nil {
+		r.store(*a)
+		r.io.crew.leave()
+	}
+}
+
+// returnLocked gives a Store that was lent to the pool.
+func (q *Request) returnLocked() {
+	if a := q.store; a != nil {
+		q.store = nil
+		q.r.io.put(func() { q.r.store(*a) })
+	}
+}
+
 // Cancel gives up what is still waited for, and undoes what was admitted and not
 // taken. The Request is of no more use.
 func (q *Request) Cancel() {
 	r := q.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	q.returnLocked()
 	for _, op := range q.ops {
 		if r.requests[op] != nil {
 			delete(r.requests, op)
@@ -160,6 +199,7 @@ func (r *Replica) dismissLocked(err error) {
 		}
 		delete(r.requests, op)
 		r.stepLocked(coherence.Cancel{Op: op})
+		w.q.returnLocked()
 		w.q.err = err
 		w.q.wake.Set()
 	}

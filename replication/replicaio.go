@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/twinlun/twinlun/dirtymap"
@@ -21,7 +22,28 @@ const (
 // collect reads blocks for a FETCH of the peer's.
 func (r *Replica) collect(a coherence.Collect) {
 	b := wire.Blocks{Extent: a.Extent, Present: a.Blocks}
-	err := r.readBlocks(&b)
+	err := r.readBlocks(&b, r.Read)
+	r.step(coherence.Collected{Token: a.Token, Blocks: b, Err: err})
+}
+
+// errNotNow is a read that would have to wait.
+var errNotNow = errors.New("the blocks are not at hand")
+
+// collectNow is collect for a goroutine that must not wait: what is not at hand it
+// leaves to the pool.
+func (r *Replica) collectNow(a coherence.Collect) {
+	b := wire.Blocks{Extent: a.Extent, Present: a.Blocks}
+	err := r.readBlocks(&b, func(p []byte, off int64) error {
+		done, err := r.ReadNow(p, off)
+		if err == nil && !done {
+			err = errNotNow
+		}
+		return err
+	})
+	if errors.Is(err, errNotNow) {
+		r.io.put(func() { r.collect(a) })
+		return
+	}
 	r.step(coherence.Collected{Token: a.Token, Blocks: b, Err: err})
 }
 
@@ -29,7 +51,7 @@ func (r *Replica) collect(a coherence.Collect) {
 func (r *Replica) readCopy(a coherence.ReadCopy) {
 	var err error
 	for i := range a.Items {
-		if err = r.readBlocks(&a.Items[i]); err != nil {
+		if err = r.readBlocks(&a.Items[i], r.Read); err != nil {
 			break
 		}
 	}
@@ -56,14 +78,14 @@ func (r *Replica) storeCopy(a coherence.StoreCopy, bytes int64) {
 
 // readBlocks reads the blocks of b.Present into b.Data, and leaves out, as b.Zero,
 // those that are zeros.
-func (r *Replica) readBlocks(b *wire.Blocks) error {
+func (r *Replica) readBlocks(b *wire.Blocks, read func(p []byte, off int64) error) error {
 	const size = dirtymap.BlockSize
 	b.Data = make([]byte, b.Present.Count()*size)
 	base := r.cfg.Geometry.Offset(b.Extent)
 	at, kept := 0, 0
 	for first, n := range b.Present.Runs {
 		run := b.Data[at : at+n*size]
-		if err := r.Read(run, base+int64(first)*size); err != nil {
+		if err := read(run, base+int64(first)*size); err != nil {
 			return fmt.Errorf("read blocks %d+%d of extent %d: %w", first, n, b.Extent, err)
 		}
 		at += n * size

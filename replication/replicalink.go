@@ -95,11 +95,45 @@ func (r *Replica) crowded() bool {
 	return r.storing.bytes > maxStoring
 }
 
-// received applies what came over a connection, if it is still the one.
+// received applies what came over a connection, if it is still the one. The first
+// blocks that the peer wants are read on the spot if they are at hand: an idle worker
+// would take longer to wake than the page cache to read.
 func (r *Replica) received(c LinkConn, ev coherence.Event) {
+	now := r.stepReceived(c, ev)
+	for _, a := range now.list[:now.n] {
+		r.collectNow(a)
+	}
+}
+
+// stepReceived is the part of received under the lock.
+func (r *Replica) stepReceived(c LinkConn, ev coherence.Event) (now collectsNow) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn == c {
+		r.now.open = true
 		r.stepLocked(ev)
+		now, r.now = r.now, collectsNow{}
 	}
+	return now
+}
+
+// maxNow bounds what a stream's reader reads itself for one message; beyond it,
+// several workers are faster.
+const maxNow = 2
+
+// collectsNow are Collects that received does itself.
+type collectsNow struct {
+	open bool // it is running
+	n    int
+	list [maxNow]coherence.Collect
+}
+
+// take has received do a Collect. False: it is for the pool.
+func (c *collectsNow) take(a coherence.Collect) bool {
+	if !c.open || c.n == maxNow {
+		return false
+	}
+	c.list[c.n] = a
+	c.n++
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/target/backing"
 	"github.com/twinlun/twinlun/task"
 )
 
@@ -46,6 +47,31 @@ func (l *blockLocks) lock(off, n int64, write bool) {
 	}
 }
 
+// tryLock is lock for reading, unless it would have to wait.
+func (l *blockLocks) tryLock(off, n int64) bool {
+	for a, b := range stripes(off, n) {
+		for i := a; i < b; i++ {
+			if !l.stripe[i].tryLock() {
+				l.unlockUpTo(off, n, i)
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// unlockUpTo takes back what tryLock took before it came to a stripe.
+func (l *blockLocks) unlockUpTo(off, n, end int64) {
+	for a, b := range stripes(off, n) {
+		for i := a; i < b; i++ {
+			if i == end {
+				return
+			}
+			l.stripe[i].unlock(false)
+		}
+	}
+}
+
 func (l *blockLocks) unlock(off, n int64, write bool) {
 	for a, b := range stripes(off, n) {
 		for i := a; i < b; i++ {
@@ -81,6 +107,17 @@ func (s *lockStripe) lock(run task.Runtime, write bool) {
 	s.queue = append(s.queue, w)
 	s.mu.Unlock()
 	w.mine.Wait(context.Background())
+}
+
+// tryLock takes the stripe for reading, if it is free and nobody stands in line.
+func (s *lockStripe) tryLock() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 || !s.free(false) {
+		return false
+	}
+	s.take(false)
+	return true
 }
 
 func (s *lockStripe) unlock(write bool) {
@@ -120,6 +157,17 @@ func (r *Replica) Read(p []byte, off int64) error {
 	err := r.cfg.Store.ReadAt(p, off)
 	r.locks.unlock(off, n, false)
 	return err
+}
+
+// ReadNow is Read if it has to wait for nothing: neither for a block lock nor, as
+// far as the Store can tell, for the medium. It allocates nothing.
+func (r *Replica) ReadNow(p []byte, off int64) (done bool, err error) {
+	now, able := r.cfg.Store.(backing.NowReader)
+	if n := int64(len(p)); able && r.locks.tryLock(off, n) {
+		done, err = now.ReadNow(p, off)
+		r.locks.unlock(off, n, false)
+	}
+	return done, err
 }
 
 // Write writes the replica.

@@ -20,16 +20,25 @@ func (c *crew) start(rt task.Runtime) { c.rt, c.ended = rt, rt.NewSignal() }
 
 // run starts a task.
 func (c *crew) run(name string, f func()) {
-	c.mu.Lock()
-	c.n++
-	c.mu.Unlock()
+	c.enter()
 	c.rt.Go(name, func() {
 		f()
-		c.mu.Lock()
-		c.n--
-		c.mu.Unlock()
-		c.ended.Set()
+		c.leave()
 	})
+}
+
+// enter counts another task's work as the crew's, until leave.
+func (c *crew) enter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+}
+
+func (c *crew) leave() {
+	c.mu.Lock()
+	c.n--
+	c.mu.Unlock()
+	c.ended.Set()
 }
 
 // wait returns when no task runs. One caller only.

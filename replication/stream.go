@@ -19,10 +19,15 @@ type stream struct {
 	c          *linkConn
 	number     int // 0: control; else bulk
 	conn       net.Conn
+	now        *nowWriter    // nil: the socket cannot say whether a write would wait
 	readerDone chan struct{} // closed when the reader has ended
 
 	in    *wire.Reader // the reader's
 	queue *streamQueue
+
+	// Whoever has the queue's turn.
+	batch wire.Batch
+	rest  net.Buffers // of batch, not sent yet; it belongs to the writer
 }
 
 func newStream(c *linkConn, number int, call *linkCall) *stream {
@@ -33,7 +38,7 @@ func newStream(c *linkConn, number int, call *linkCall) *stream {
 	call.in.Allow(kinds, wire.MaxBody)
 	call.source.c = c
 	return &stream{
-		c: c, number: number, conn: call.conn, in: call.in,
+		c: c, number: number, conn: call.conn, in: call.in, now: newNowWriter(call.conn),
 		readerDone: make(chan struct{}),
 		queue:      newStreamQueue(),
 	}
@@ -67,14 +72,17 @@ func (s *stream) read() {
 	}
 }
 
-// write is the stream's writer: it owns the sending half of the socket.
+// write is the stream's writer: it sends what send has left.
 func (s *stream) write() {
-	var batch wire.Batch
 	for s.queue.wait(s.c.ctx) {
-		s.fill(&batch)
-		out := batch.Buffers()
-		_, err := out.WriteTo(s.conn)
-		batch.Reset()
+		if len(s.rest) == 0 {
+			s.fill()
+			s.rest = s.batch.Buffers()
+		}
+		_, err := s.rest.WriteTo(s.conn)
+		s.batch.Reset()
+		s.rest = nil
+		s.queue.end(false)
 		if err != nil {
 			s.c.broken(s, "to", err)
 			break
@@ -85,28 +93,64 @@ func (s *stream) write() {
 	}
 }
 
+// maxSendNow is the largest message that send sends itself, in bytes: what a FETCH
+// brings of an extent of the default size. To copy it into the socket takes about as
+// long as to wake the writer.
+const maxSendNow = 80 << 10
+
+// send sends a message, or has the writer send it. It never waits. A message that
+// finds the stream idle goes out at once: to wake the writer takes tens of
+// microseconds, and somebody waits for the answer. false: too much is waiting.
+func (s *stream) send(lun uint32, m wire.Message) bool {
+	size := wire.Size(m)
+	if s.now == nil || size > maxSendNow || s.c.compress && size >= wire.CompressMin || !s.queue.begin() {
+		return s.queue.put(lun, m, s.c.link.cfg.MaxQueue)
+	}
+	s.encode(lun, m)
+	out := s.batch.Buffers()
+	sent := s.now.write(out)
+	if sent == s.batch.Len() {
+		s.batch.Reset()
+		s.queue.end(false)
+		return true
+	}
+	s.rest = after(out, sent)
+	s.queue.end(true)
+	return true
+}
+
+// after is what follows the first n bytes.
+func after(out net.Buffers, n int) net.Buffers {
+	for n >= len(out[0]) {
+		n -= len(out[0])
+		out = out[1:]
+	}
+	out[0] = out[0][n:]
+	return out
+}
+
 // fill encodes what waits, up to about streamBatch bytes.
-func (s *stream) fill(batch *wire.Batch) {
+func (s *stream) fill() {
 	ping, pong := s.queue.takeBeats()
 	if ping {
-		s.encode(batch, 0, &wire.Ping{ID: uint64(s.c.clock())})
+		s.encode(0, &wire.Ping{ID: uint64(s.c.clock())})
 	}
 	if pong != 0 {
-		s.encode(batch, 0, &wire.Pong{ID: pong})
+		s.encode(0, &wire.Pong{ID: pong})
 	}
-	for batch.Len() < streamBatch {
+	for s.batch.Len() < streamBatch {
 		q, ok := s.queue.take()
 		if !ok {
 			return
 		}
-		s.encode(batch, q.lun, q.m)
+		s.encode(q.lun, q.m)
 	}
 }
 
-func (s *stream) encode(batch *wire.Batch, lun uint32, m wire.Message) {
-	before := batch.Len()
-	batch.Add(lun, m, s.c.compress)
-	s.c.link.counters.sent[m.Kind()].add(batch.Len() - before)
+func (s *stream) encode(lun uint32, m wire.Message) {
+	before := s.batch.Len()
+	s.batch.Add(lun, m, s.c.compress)
+	s.c.link.counters.sent[m.Kind()].add(s.batch.Len() - before)
 }
 
 // sayFarewell is the writer's last act, under bury's deadline. A frame that was

@@ -10,11 +10,11 @@ import (
 // streamQueued is about what a queued message takes beside its body, in bytes.
 const streamQueued = 128
 
-// streamQueue has what waits for a stream's writer. Heartbeats are flags and not
-// messages: they pass by what waits, and a peer that sends many pings gets few
-// pongs.
+// streamQueue has what waits to be sent, and the turn: whoever has it may use the
+// sending half of the socket. Heartbeats are flags and not messages: they pass by
+// what waits, and a peer that sends many pings gets few pongs.
 type streamQueue struct {
-	wake chan struct{} // there is something; wait takes it
+	wake chan struct{} // there is something for the writer; wait takes it
 
 	mu     sync.Mutex
 	list   []streamItem // first in, first out, from head on
@@ -22,6 +22,8 @@ type streamQueue struct {
 	bytes  int64
 	pinged bool   // a Ping is due
 	ponged uint64 // the Ping to be answered; 0: none
+	taken  bool   // somebody has the turn
+	rest   bool   // the writer has to go on with what somebody else could not send
 	closed bool
 }
 
@@ -51,6 +53,29 @@ func (q *streamQueue) put(lun uint32, m wire.Message, limit int64) bool {
 	return true
 }
 
+// begin takes the turn for somebody who wants to send past the queue: if nothing is
+// in it and nobody else is sending. The turn ends with end.
+func (q *streamQueue) begin() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken || q.closed || q.someLocked() {
+		return false
+	}
+	q.taken = true
+	return true
+}
+
+// end gives the turn back. With rest, the writer has to go on where its holder
+// stopped.
+func (q *streamQueue) end(rest bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken, q.rest = false, rest
+	if q.someLocked() {
+		q.rouseLocked()
+	}
+}
+
 func (q *streamQueue) ping() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -72,10 +97,10 @@ func (q *streamQueue) rouseLocked() {
 	}
 }
 
-// wait returns when there is something to take; false: ctx has ended.
+// wait returns with the turn when there is something to send; false: ctx has ended.
 func (q *streamQueue) wait(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		if q.some() {
+		if q.turn() {
 			return true
 		}
 		select {
@@ -86,10 +111,19 @@ func (q *streamQueue) wait(ctx context.Context) bool {
 	return false
 }
 
-func (q *streamQueue) some() bool {
+// turn takes the writer's turn, if there is something to send and nobody is sending.
+func (q *streamQueue) turn() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.head < len(q.list) || q.pinged || q.ponged != 0
+	if q.taken || !q.someLocked() {
+		return false
+	}
+	q.taken = true
+	return true
+}
+
+func (q *streamQueue) someLocked() bool {
+	return q.head < len(q.list) || q.pinged || q.ponged != 0 || q.rest
 }
 
 func (q *streamQueue) takeBeats() (ping bool, pong uint64) {

@@ -180,10 +180,12 @@ type (
 		Extent uint64
 		Blocks dirtymap.Mask
 	}
-	// Store writes blocks that were fetched.
+	// Store writes blocks that were fetched. For is a host command that waits for
+	// it; 0: none.
 	Store struct {
 		Token uint64
 		Items []wire.Blocks
+		For   uint64
 	}
 	// StoreCopy writes blocks that the peer copied, then flushes.
 	StoreCopy struct {

@@ -180,7 +180,11 @@ func (e *Engine) storeReply(ext uint64, en *entry) {
 		e.applyReply(ext, en, false)
 	default:
 		en.storing = true
-		e.do(Store{Token: e.begin(work{kind: workStore, extents: []uint64{ext}}), Items: []wire.Blocks{en.reply.Blocks}})
+		a := Store{Token: e.begin(work{kind: workStore, extents: []uint64{ext}}), Items: []wire.Blocks{en.reply.Blocks}}
+		if len(en.waiters) > 0 {
+			a.For = en.waiters[0].op
+		}
+		e.do(a)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 // where copying costs more than one more element of a vectored write.
 const refMin = 2048
 
-// compressMin is the smallest body that is worth trying to compress.
-const compressMin = 512
+// CompressMin is the smallest body that is worth trying to compress, in bytes.
+const CompressMin = 512
 
 // Batch gathers frames for one vectored write. Block data is referred to, not
 // copied: it must stay as it is until the batch was written or reset. The zero
@@ -109,7 +109,7 @@ func (b *Batch) compress(at, n int) bool {
 	for p := range b.pieces(at, n) {
 		b.flat = append(b.flat, p...)
 	}
-	if len(b.flat) < compressMin {
+	if len(b.flat) < CompressMin {
 		return false
 	}
 	packed := s2.Encode(nil, b.flat)

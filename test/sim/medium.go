@@ -171,6 +171,15 @@ func (d *disk) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
+// ReadNow implements backing.NowReader: some of the medium is at hand, some is not.
+func (d *disk) ReadNow(p []byte, off int64) (bool, error) {
+	if err := d.inside(off, int64(len(p))); err != nil || chance(d.rand, 40) {
+		return false, err
+	}
+	copy(p, d.cache[off:])
+	return true, nil
+}
+
 // split is where an access is interrupted, at a sector; mostly at its end.
 func (d *disk) split(off int64, n int) int {
 	if n <= sectorSize || !chance(d.rand, 20) {
