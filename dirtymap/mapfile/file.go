@@ -61,7 +61,12 @@ func OpenOS(path string) (File, error) {
 // CreateOS makes a map file under another name, and gives it its own when all of it
 // is durable: a file that is there is whole, whatever happens meanwhile. It takes
 // the place of an empty one.
-func CreateOS(path string, id Identity, initial dirtymap.State, meta Meta) (err error) {
+func CreateOS(path string, id Identity, initial dirtymap.State, meta Meta) error {
+	return makeOS(path, func(f File) error { return Create(f, id, initial, meta) })
+}
+
+// makeOS does what CreateOS promises, with any contents.
+func makeOS(path string, write func(File) error) error {
 	making := path + ".new"
 	if err := os.Remove(making); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove what an earlier start has left: %w", err)
@@ -70,8 +75,8 @@ func CreateOS(path string, id Identity, initial dirtymap.State, meta Meta) (err 
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(Create(f, id, initial, meta), f.Close()); err != nil {
-		return err
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(making))
 	}
 	if err := os.Rename(making, path); err != nil {
 		return fmt.Errorf("name the new map file: %w", err)
