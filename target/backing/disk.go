@@ -39,6 +39,8 @@ type medium interface {
 	// back, or only zeroes it. errors.ErrUnsupported: it cannot, nothing is done.
 	punch(off, n int64) error
 	datasync() error
+	// grow makes the medium at least so long, in bytes, durably.
+	grow(size int64) error
 	// readNow reads what can be read without waiting, or fails.
 	readNow(p []byte, off int64) (int, error)
 	Close() error
@@ -49,9 +51,10 @@ type medium interface {
 type Disk struct {
 	// Fixed by open.
 	path   string
-	length int64
 	exact  bool // the medium has to stay as long as length
 	medium medium
+
+	length atomic.Int64 // changes with syncing held
 
 	cannotPunch atomic.Bool           // the medium answered so once
 	cannotNow   atomic.Bool           // the same, of readNow
@@ -67,7 +70,7 @@ var _ Store = (*Disk)(nil)
 func (d *Disk) Path() string { return d.path }
 
 // Size is the size of the replica in bytes.
-func (d *Disk) Size() int64 { return d.length }
+func (d *Disk) Size() int64 { return d.length.Load() }
 
 // ReadAt fills p with the bytes at off.
 func (d *Disk) ReadAt(p []byte, off int64) error {
@@ -170,10 +173,31 @@ func (d *Disk) checkLength() error {
 	if err != nil {
 		return err
 	}
-	if n < d.length || d.exact && n != d.length {
+	length := d.length.Load()
+	if n < length || d.exact && n != length {
 		return fmt.Errorf("%w: %d bytes, it was opened with %d: somebody has resized it",
-			ErrSize, n, d.length)
+			ErrSize, n, length)
 	}
+	return nil
+}
+
+// Grow makes the replica larger, to size bytes: a file by adding a hole, a device by
+// using more of it. What is new has to be zeroed by the caller: on a device there
+// may be anything. The rest of the Disk goes on meanwhile.
+func (d *Disk) Grow(size int64) error {
+	d.syncing.Lock() // a Sync compares lengths
+	defer d.syncing.Unlock()
+	length := d.length.Load()
+	if size < length {
+		return fmt.Errorf("grow %s: %w: it has %d bytes, more than %d, and does not shrink", d.path, ErrSize, length, size)
+	}
+	if err := d.broken(); err != nil {
+		return err
+	}
+	if err := d.medium.grow(size); err != nil {
+		return fmt.Errorf("grow %s from %d to %d bytes: %w%s", d.path, length, size, err, hint(err))
+	}
+	d.length.Store(size)
 	return nil
 }
 
@@ -189,9 +213,10 @@ func (d *Disk) Close() error {
 // check refuses accesses outside the replica, and all after a failed Sync: what
 // is read then may be in memory only, or be what was there before.
 func (d *Disk) check(what string, off, n int64) error {
-	if off < 0 || n < 0 || n > d.length || off > d.length-n {
+	length := d.length.Load()
+	if off < 0 || n < 0 || n > length || off > length-n {
 		return fmt.Errorf("%s %d bytes at offset %d of %s (%d bytes): %w",
-			what, n, off, d.path, d.length, ErrRange)
+			what, n, off, d.path, length, ErrRange)
 	}
 	return d.broken()
 }

@@ -322,3 +322,53 @@ func BenchmarkRead4K(b *testing.B) {
 		}
 	}
 }
+
+// A replica grows while it is used: what was there stays, what is new is zeros, and
+// neither a Sync nor a later Open takes its new size amiss.
+func TestGrow(t *testing.T) {
+	d := create(t, mib)
+	want := pattern(mib, 3)
+	write(t, d, want, 0)
+	stop := make(chan struct{})
+	synced := make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				close(synced)
+				return
+			default:
+				if err := d.Sync(); err != nil {
+					synced <- err
+				}
+			}
+		}
+	}()
+	for size := int64(mib); size <= 3*mib; size += 4096 {
+		if err := d.Grow(size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	for err := range synced {
+		t.Error(err)
+	}
+	if d.Size() != 3*mib || !bytes.Equal(read(t, d, 0, mib), want) || !Zeroes(read(t, d, mib, 2*mib)) {
+		t.Errorf("%d bytes, or not what was written and zeros", d.Size())
+	}
+	if err := d.Grow(2 * mib); !errors.Is(err, ErrSize) {
+		t.Errorf("it shrank: %v", err)
+	}
+	write(t, d, want, 2*mib)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenFile(d.Path(), 3*mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if !bytes.Equal(read(t, again, 2*mib, mib), want) {
+		t.Error("what was written behind the old end is gone")
+	}
+}

@@ -2,6 +2,7 @@ package backing
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"unsafe"
 
@@ -23,6 +24,7 @@ func (r regular) size() (int64, error) {
 }
 
 func (r regular) datasync() error          { return datasync(r.File) }
+func (r regular) grow(size int64) error    { return errors.Join(r.Truncate(size), r.Sync()) }
 func (r regular) punch(off, n int64) error { return punchHole(r.File, off, n) }
 
 // device is a block device.
@@ -38,6 +40,14 @@ func (d device) size() (int64, error) {
 }
 
 func (d device) datasync() error { return datasync(d.File) }
+
+func (d device) grow(size int64) error {
+	has, err := d.size()
+	if err == nil && has < size {
+		err = fmt.Errorf("%w: the device has %d bytes: enlarge it first", ErrSize, has)
+	}
+	return err
+}
 
 // punch uses fallocate, which on a block device means: unmap, but only if the
 // range reads as zeros afterwards. BLKDISCARD promises nothing of the kind.

@@ -100,7 +100,7 @@ func adoptFile(f *os.File, size int64) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Disk{path: f.Name(), length: info.Size(), exact: true, medium: regular{f, now}}, nil
+	return newDisk(f, info.Size(), true, regular{f, now}), nil
 }
 
 // OpenDevice opens a replica on a block device, for nobody else at the same
@@ -148,5 +148,11 @@ func adoptDevice(f *os.File, size int64) (*Disk, error) {
 	if size == 0 {
 		size = has
 	}
-	return &Disk{path: f.Name(), length: size, medium: dev}, nil
+	return newDisk(f, size, false, dev), nil
+}
+
+func newDisk(f *os.File, length int64, exact bool, m medium) *Disk {
+	d := &Disk{path: f.Name(), exact: exact, medium: m}
+	d.length.Store(length)
+	return d
 }
