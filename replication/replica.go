@@ -24,7 +24,7 @@ type ReplicaConfig struct {
 	UUID      [16]byte // of the LUN
 	Preferred bool     // this is the LUN's preferred node
 	Geometry  dirtymap.Geometry
-	Store     backing.Store // the replica's bytes; Close closes it
+	Store     backing.Store // the replica's bytes, at least Geometry.Size; Close closes it
 	MapFile   mapfile.File  // Close closes it
 	Blank     bool          // every byte of Store is zero; used only if MapFile is empty
 
@@ -36,6 +36,16 @@ type ReplicaConfig struct {
 	// ServeStale is the operator's word for the case that the peer comes back with a
 	// new replica, and had newer data: what is here may be served in its place.
 	ServeStale bool
+
+	// Want is how large the LUN may grow at this node, in bytes, at most the size of
+	// Store, which is zeros from Geometry.Size on; 0: it is not to grow. When both nodes
+	// have room, Grow is called, once, in a goroutine of its own: the owner closes this
+	// Replica, makes the map larger, and opens another one, with this as Before.
+	Want int64
+	Grow func(size int64)
+	// Before is the Replica that had these files last in this process, closed without
+	// an error; nil: none. It knows which blocks are dirty.
+	Before *Replica
 
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
@@ -79,6 +89,7 @@ type Replica struct {
 	copying  copying
 	storing  storing
 	closing  bool
+	growing  bool // Grow was called
 	quiet    task.Signal
 	health   health
 }
@@ -117,6 +128,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
 		History: meta.History, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
 		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
+		Want: cfg.Want, Kept: cfg.Before.kept(),
 	})
 	r.start(file)
 	return r, nil
@@ -126,8 +138,13 @@ func (c *ReplicaConfig) complete() error {
 	if err := c.Geometry.Check(); err != nil {
 		return fmt.Errorf("LUN %d: %w", c.Number, err)
 	}
-	if size := c.Store.Size(); size != c.Geometry.Size {
-		return fmt.Errorf("LUN %d is %d bytes, but its replica is %d: give it the same size at both nodes", c.Number, c.Geometry.Size, size)
+	switch size := c.Store.Size(); {
+	case size < c.Geometry.Size:
+		return fmt.Errorf("LUN %d is %d bytes, but its replica only %d: bring the whole replica back", c.Number, c.Geometry.Size, size)
+	case c.Want != 0 && c.Want < c.Geometry.Size:
+		return fmt.Errorf("LUN %d is %d bytes, and cannot be made %d: a LUN does not shrink", c.Number, c.Geometry.Size, c.Want)
+	case c.Want > size:
+		return fmt.Errorf("LUN %d is to grow to %d bytes, but its replica is %d", c.Number, c.Want, size)
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -139,6 +156,23 @@ func (c *ReplicaConfig) complete() error {
 		c.CopyWindow = defaultCopyWindow
 	}
 	return nil
+}
+
+// growLocked asks the owner for a larger Replica, once.
+func (r *Replica) growLocked(size int64) {
+	if r.cfg.Grow != nil && !r.growing && !r.closing {
+		r.growing = true
+		r.log.Info("the LUN grows", "from", r.cfg.Geometry.Size, "to", size)
+		r.run.Go("grow", func() { r.cfg.Grow(size) })
+	}
+}
+
+// kept is the map of a Replica that is closed, if it knew which blocks are dirty.
+func (r *Replica) kept() *dirtymap.Map {
+	if r == nil || r.engine.Restarted() {
+		return nil
+	}
+	return r.m
 }
 
 // openMap opens the map file, or makes it.
@@ -247,6 +281,8 @@ func (r *Replica) actLocked(a coherence.Action) {
 		r.copying.ended(a.Token)
 	case coherence.SendPlanes:
 		r.sendPlanesLocked()
+	case coherence.Grow:
+		r.growLocked(a.Size)
 	default:
 		r.tellLocked(a)
 	}

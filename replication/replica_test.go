@@ -124,6 +124,9 @@ func TestOpenReplicaRefuses(t *testing.T) {
 	damaged := &testMapFile{testFile{bytes.Repeat([]byte{1}, 1<<16)}}
 	wrongSize := testConfig(&testMapFile{})
 	wrongSize.Geometry.Size *= 2
+	shrinking, growing := testConfig(&testMapFile{}), testConfig(&testMapFile{})
+	shrinking.Want = shrinking.Geometry.Size - 4096
+	growing.Want = growing.Geometry.Size + 4096
 	wrongGeometry := testConfig(&testMapFile{})
 	wrongGeometry.Geometry.ExtentSize = 5000
 	for _, c := range []struct {
@@ -131,7 +134,9 @@ func TestOpenReplicaRefuses(t *testing.T) {
 		want string
 	}{
 		{testConfig(damaged), "move this file away"},
-		{wrongSize, "same size at both nodes"},
+		{wrongSize, "bring the whole replica back"},
+		{shrinking, "does not shrink"},
+		{growing, "is to grow to"},
 		{wrongGeometry, "power of two"},
 	} {
 		if _, err := OpenReplica(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -142,15 +142,22 @@ func New(cfg Config) *Engine {
 		relaxed: map[uint64]struct{}{},
 		jobs:    map[copyID]uint64{},
 	}
-	e.join.restarted = true
+	e.join.restarted = cfg.Kept == nil
 	for ext := range e.geo.Extents() { // what the map file says is OWNED
 		if e.m.State(ext)&dirtymap.Held != 0 {
 			e.m.Own(ext)
 			e.m.Change(ext, 0, dirtymap.Logged)
+			if kept := cfg.Kept; kept != nil && ext < kept.Geometry().Extents() {
+				e.m.SetDirty(ext, kept.Dirty(ext))
+			}
 		}
 	}
 	return e
 }
+
+// Restarted tells whether the engine does not know which blocks of its extents are
+// dirty, as after a start, until it has joined.
+func (e *Engine) Restarted() bool { return e.join.restarted }
 
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {

@@ -91,6 +91,70 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
+// TestGrowing: both nodes come to the same size, whichever of them is ahead, and a
+// size that only one of them has room for changes nothing.
+func TestGrowing(t *testing.T) {
+	const block = dirtymap.BlockSize
+	for _, c := range []struct {
+		name                           string
+		size, want, peerSize, peerWant int64 // in blocks
+		grow                           int64 // 0: it does not
+		joins, refuses                 bool
+	}{
+		{name: "nobody wants more", size: 4, want: 0, peerSize: 4, peerWant: 4, joins: true},
+		{name: "only this node", size: 4, want: 8, peerSize: 4, peerWant: 4, joins: true},
+		{name: "only the peer", size: 4, want: 0, peerSize: 4, peerWant: 8, joins: true},
+		{name: "both", size: 4, want: 8, peerSize: 4, peerWant: 8, grow: 8},
+		{name: "both, the peer less", size: 4, want: 8, peerSize: 4, peerWant: 6, grow: 6},
+		{name: "the peer is ahead", size: 4, want: 8, peerSize: 8, peerWant: 8, grow: 8},
+		{name: "the peer follows", size: 8, want: 8, peerSize: 4, peerWant: 8},
+		{name: "the peer follows, and both go on", size: 8, want: 9, peerSize: 4, peerWant: 9, grow: 9},
+		{name: "the peer has grown, and this node may not", size: 4, want: 0, peerSize: 8, peerWant: 8, refuses: true},
+		{name: "this node has grown, and the peer may not", size: 8, want: 8, peerSize: 4, peerWant: 4, refuses: true},
+		{name: "beyond all bounds", size: 4, want: 1 << 50, peerSize: 4, peerWant: 1 << 50, joins: true},
+	} {
+		m := dirtymap.New(dirtymap.Geometry{Size: c.size * block, ExtentSize: block})
+		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, Want: c.want * block})
+		flush := e.Step(Connected{Streams: 1})[0].(Flush)
+		e.Step(Done{Token: flush.Token})
+		actions := e.Step(Received{&wire.JoinHello{Size: uint64(c.peerSize * block), Want: uint64(c.peerWant * block), ExtentSize: block}})
+		grow, joins, refuses := int64(0), false, false
+		for _, a := range actions {
+			switch a := a.(type) {
+			case Grow:
+				grow = a.Size / block
+			case SendPlanes:
+				joins = true
+			case Send:
+				_, refuses = a.Msg.(*wire.JoinRefuse)
+			}
+		}
+		if grow != c.grow || joins != c.joins || refuses != c.refuses {
+			t.Errorf("%s: grows to %d, joins %v, refuses %v", c.name, grow, joins, refuses)
+		}
+	}
+}
+
+// TestKeptMap: an engine that comes after another one in the same process knows which
+// blocks are dirty, in the extents that both have.
+func TestKeptMap(t *testing.T) {
+	small := dirtymap.Geometry{Size: 2 * dirtymap.DefaultExtentSize, ExtentSize: dirtymap.DefaultExtentSize}
+	large := dirtymap.Geometry{Size: 4 * dirtymap.DefaultExtentSize, ExtentSize: dirtymap.DefaultExtentSize}
+	kept, m := dirtymap.New(small), dirtymap.New(large)
+	kept.Own(1)
+	kept.SetDirty(1, dirtymap.MaskOf(3, 2))
+	for _, ext := range []uint64{1, 3} { // as the map file says
+		m.Set(ext, dirtymap.Held.WithTurn(1))
+	}
+	e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, Kept: kept})
+	if e.Restarted() || m.Dirty(1) != dirtymap.MaskOf(3, 2) || !m.Dirty(3).Empty() {
+		t.Errorf("restarted %v, dirty %v and %v", e.Restarted(), m.Dirty(1), m.Dirty(3))
+	}
+	if e := New(Config{Preferred: true, Map: dirtymap.New(large), Predictor: fixedWindow{}}); !e.Restarted() {
+		t.Error("it knows what is dirty, from nowhere")
+	}
+}
+
 // TestResolve: the rules that exploration within small scopes does not reach.
 func TestResolve(t *testing.T) {
 	const o, s = dirtymap.Held, dirtymap.Stale

@@ -152,6 +152,10 @@ type (
 	// Disconnect closes the link, since the peer did what it must not;
 	// Disconnected follows.
 	Disconnect struct{ Reason string }
+	// Grow says that both nodes have room for a larger LUN. The owner makes the map
+	// larger (package mapfile) and goes on with a new engine, over a new connection.
+	// Nothing is joined meanwhile.
+	Grow struct{ Size int64 }
 	// CopyEnded says that the COPY of this ReadCopy is out of the way: durable at
 	// the peer, or dropped.
 	CopyEnded struct{ Token uint64 }
@@ -228,6 +232,7 @@ func (Send) action()       {}
 func (SendBulk) action()   {}
 func (SendPlanes) action() {}
 func (Disconnect) action() {}
+func (Grow) action()       {}
 func (CopyEnded) action()  {}
 func (Log) action()        {}
 func (Flush) action()      {}
@@ -263,6 +268,12 @@ type Config struct {
 	// ServeStale is the operator's word that a replica may be taken for current
 	// although the peer, which had newer data, has come back without it.
 	ServeStale bool
+	// Want is how large the LUN may grow here, in bytes; 0: it is not to grow.
+	Want int64
+	// Kept is the map of the engine before this one in the same process, closed in
+	// order; nil: there was none, or it did not know itself which blocks are dirty.
+	// This one may be larger.
+	Kept *dirtymap.Map
 
 	Proposal  [16]byte // random; names the history if this replica begins one
 	ColdAfter uint32   // ticks without a write after which ownership is given back

@@ -160,7 +160,7 @@ func (e *Engine) hello() *wire.JoinHello {
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
 		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
 		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
-		Committed: e.cfg.Committed,
+		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)),
 	}
 	if e.cfg.Prepared != nil {
 		h.Prepared = e.cfg.Prepared.Join
@@ -174,6 +174,9 @@ func (e *Engine) greet() {
 		return
 	}
 	p := e.join.peer
+	if e.growing(p) {
+		return
+	}
 	if reason := e.misfit(p); reason != "" {
 		e.refuse(reason)
 		return
@@ -186,6 +189,22 @@ func (e *Engine) greet() {
 	e.compare()
 }
 
+// growing tells whether one of the nodes makes its map larger now. Both have heard
+// what there is room for, and each comes to its own part of the same verdict; a node
+// whose peer has grown already, and that failed meanwhile, follows later. So the
+// sizes are never different for longer than it takes both to start.
+func (e *Engine) growing(p *wire.JoinHello) bool {
+	mine := e.hello()
+	if p.LUN != mine.LUN || p.ExtentSize != mine.ExtentSize || max(p.Size, p.Want) > dirtymap.MaxSize {
+		return false
+	}
+	common := min(mine.Want, p.Want)
+	if common > mine.Size {
+		e.do(Grow{Size: int64(common)})
+	}
+	return common > min(mine.Size, p.Size)
+}
+
 // misfit says why the two cannot be replicas of one LUN.
 func (e *Engine) misfit(p *wire.JoinHello) string {
 	var zero [16]byte
@@ -193,7 +212,7 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 	case p.LUN != e.cfg.LUN:
 		return fmt.Sprintf("different LUNs: %x here, %x there; give both nodes the same LUN UUID", e.cfg.LUN, p.LUN)
 	case p.Size != uint64(e.geo.Size) || p.ExtentSize != uint32(e.geo.ExtentSize):
-		return fmt.Sprintf("different sizes: %d bytes in extents of %d here, %d in extents of %d there", e.geo.Size, e.geo.ExtentSize, p.Size, p.ExtentSize)
+		return fmt.Sprintf("different sizes: %d bytes in extents of %d here, %d in extents of %d there; a LUN grows when both nodes are configured with the larger size", e.geo.Size, e.geo.ExtentSize, p.Size, p.ExtentSize)
 	case p.Preferred == e.cfg.Preferred:
 		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
 	case p.History == zero || e.cfg.History == zero:

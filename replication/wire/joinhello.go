@@ -11,6 +11,7 @@ package wire
 //	45   8  committed
 //	53   8  prepared
 //	61  16  proposal
+//	77   8  want
 type JoinHello struct {
 	LUN        [16]byte // UUID
 	History    [16]byte // which history the replica belongs to; zero: none yet
@@ -23,9 +24,10 @@ type JoinHello struct {
 	Committed  uint64   // number of the last join that took effect here
 	Prepared   uint64   // number of a join that is prepared here and not committed; 0: none
 	Proposal   [16]byte // random: the preferred node's names a new history
+	Want       uint64   // bytes that the sender has room for, Size or more: the LUN may grow to it
 }
 
-const joinHelloSize = 77
+const joinHelloSize = 85
 
 // Kind implements Message.
 func (*JoinHello) Kind() Kind { return KindJoinHello }
@@ -44,6 +46,7 @@ func (m *JoinHello) appendBody(b *Batch) {
 	b.u64(m.Committed)
 	b.u64(m.Prepared)
 	b.bytes(m.Proposal[:])
+	b.u64(m.Want)
 }
 
 func (m *JoinHello) parseBody(p *parser) {
@@ -59,6 +62,7 @@ func (m *JoinHello) parseBody(p *parser) {
 	m.Committed = p.u64()
 	m.Prepared = p.u64()
 	m.Proposal = p.array16()
+	m.Want = p.u64()
 }
 
 func joinFlags(bits ...bool) (f uint8) {
