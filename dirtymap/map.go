@@ -126,6 +126,9 @@ func (m *Map) End() (quiet bool) { return m.gate.Add(-1) == gateShut }
 // Shut keeps new commands out, and tells whether none is inside.
 func (m *Map) Shut() (quiet bool) { return m.gate.Or(gateShut)&^gateShut == 0 }
 
+// Serving tells whether the gate is open.
+func (m *Map) Serving() bool { return m.gate.Load()&gateShut == 0 }
+
 // Quiet tells whether the gate is shut and no command is inside.
 func (m *Map) Quiet() bool { return m.gate.Load() == gateShut }
 

@@ -211,6 +211,9 @@ func (r *Replica) start(file *mapfile.Log) {
 // Map is the map that host commands consult.
 func (r *Replica) Map() *dirtymap.Map { return r.m }
 
+// Runtime is what the replica's tasks run on.
+func (r *Replica) Runtime() task.Runtime { return r.run }
+
 // Number is the LUN's number on the link.
 func (r *Replica) Number() uint32 { return r.cfg.Number }
 
@@ -299,6 +302,9 @@ func (r *Replica) tellLocked(a coherence.Action) {
 	case coherence.Serving:
 		r.health.since = r.run.Now()
 		r.log.Info("serving", "yes", a.Yes)
+		if !a.Yes {
+			r.letGoLocked()
+		}
 	case coherence.Fault:
 		r.health.fault = a.Err
 		r.log.Error("the replica cannot go on", "err", a.Err)

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -10,6 +11,10 @@ import (
 	"github.com/twinlun/twinlun/task"
 )
 
+// ErrLetGo tells a command that holds extents, and waits for another, to leave them:
+// the replica stopped serving, and cannot join its peer again before it has.
+var ErrLetGo = errors.New("the replica stopped serving")
+
 // Request is a host command that waits for extents which Map.Enter refused, or
 // for a Sync. It belongs to one goroutine.
 type Request struct {
@@ -17,10 +22,11 @@ type Request struct {
 	wake task.Signal
 
 	// Under r.mu.
-	ops    []uint64 // in r.requests, or ended
-	admits []coherence.Admit
-	store  *coherence.Store // to be done by Next: it waits for this anyway
-	err    error
+	ops     []uint64 // in r.requests, or ended
+	admits  []coherence.Admit
+	store   *coherence.Store // to be done by Next: it waits for this anyway
+	holding bool             // extents that were admitted before
+	err     error
 }
 
 // wait is one thing that a Request waits for.
@@ -80,10 +86,30 @@ func (q *Request) take() ([]coherence.Admit, error) {
 	defer q.r.mu.Unlock()
 	admits := q.admits
 	q.admits = nil
-	if len(admits) > 0 {
-		return admits, nil
+	switch {
+	case len(admits) > 0 || q.err != nil:
+		return admits, q.err
+	case q.holding && !q.r.m.Serving():
+		return nil, ErrLetGo
 	}
-	return nil, q.err
+	return nil, nil
+}
+
+// Hold says that the command will keep what it was admitted to while it waits for
+// more. Next then returns ErrLetGo as soon as the replica does not serve.
+func (q *Request) Hold() {
+	q.r.mu.Lock()
+	defer q.r.mu.Unlock()
+	q.holding = true
+}
+
+// letGoLocked wakes those that hold extents.
+func (r *Replica) letGoLocked() {
+	for _, op := range slices.Sorted(maps.Keys(r.requests)) {
+		if q := r.requests[op].q; q.holding {
+			q.wake.Set()
+		}
+	}
 }
 
 // storeLocked has fetched blocks stored: by a command that waits for them, since to

@@ -16,7 +16,8 @@ const lockStripes = 1024
 // blockLocks keep reads and writes of one block from tearing each other. Block b
 // belongs to stripe b modulo lockStripes; a range takes its stripes in ascending
 // order, so that two ranges cannot wait for each other. They are held for one call
-// of the backing store, and nothing else is waited for while they are held.
+// of the backing store (two by Modify), and nothing else is waited for while they are
+// held.
 //
 // Not sync.RWMutex: a task may wait here for another one's I/O, and in simulation
 // waiting must go through the Runtime. Without contention nothing is allocated.
@@ -177,6 +178,18 @@ func (r *Replica) Write(p []byte, off int64) error {
 	err := r.cfg.Store.WriteAt(p, off)
 	r.locks.unlock(off, n, true)
 	return err
+}
+
+// Modify reads p, has change put new bytes in its place, and writes those, while
+// nobody else reads or writes its blocks. Without wrote, nothing was written.
+func (r *Replica) Modify(p []byte, off int64, change func(p []byte) (write bool)) (wrote bool, err error) {
+	n := int64(len(p))
+	r.locks.lock(off, n, true)
+	defer r.locks.unlock(off, n, true)
+	if err := r.cfg.Store.ReadAt(p, off); err != nil || !change(p) {
+		return false, err
+	}
+	return true, r.cfg.Store.WriteAt(p, off)
 }
 
 // Zero writes n zeros, and gives their space back where the medium can do that.

@@ -7,7 +7,8 @@
 // are refused it waits with a replication.Request, holding nothing meanwhile.
 //
 // Inside one command the extents are done in any order; each 4 KiB block of it is
-// atomic, the command as a whole is not. DESIGN.md tells the rest.
+// atomic, the command as a whole is not, unless it is an Update. DESIGN.md tells the
+// rest.
 package volume
 
 import (
@@ -28,11 +29,13 @@ type Volume struct {
 	r   *replication.Replica
 	m   *dirtymap.Map
 	geo dirtymap.Geometry
+
+	turn turn // to wait for several extents at once
 }
 
 // New makes the volume of a replica.
 func New(r *replication.Replica) *Volume {
-	return &Volume{r: r, m: r.Map(), geo: r.Map().Geometry()}
+	return &Volume{r: r, m: r.Map(), geo: r.Map().Geometry(), turn: turn{run: r.Runtime()}}
 }
 
 // Size is the LUN's size in bytes.

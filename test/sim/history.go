@@ -18,6 +18,9 @@ import (
 // that writes or reads v began. So for each value two times suffice: the first end
 // and the last begin of its commands.
 //
+// An update also reads what it overwrites: nothing comes between the two values, so
+// they are one to all others, and each value is overwritten by one update at most.
+//
 // Losses: an operating system crash may take writes away that were acknowledged,
 // but not those that the site had flushed for a SYNC or FUA, nor those that the
 // other site had too. The destruction of a site may take everything that the other
@@ -38,7 +41,9 @@ type history struct {
 type op struct {
 	id     uint64
 	site   int
+	span   span
 	zero   bool
+	update bool // it is atomic as a whole
 	begin  int64
 	end    int64 // 0: not acknowledged (yet)
 	dead   bool  // it never will be: its host's node was killed
@@ -59,6 +64,7 @@ type value struct {
 	first int64    // end of the first command to end; forever: none has
 	last  int64    // begin of the last one to begin
 	sites uint8    // whose replica has had it, or a later one: bit by site
+	next  *value   // an update has put it in the place of this one
 }
 
 const forever = math.MaxInt64
@@ -91,7 +97,7 @@ func (s span) bytes() int64 { return int64(s.n) * sectorSize }
 // beginWrite notes that a write begins, and returns it.
 func (h *history) beginWrite(site int, s span, zero bool) *op {
 	h.last++
-	o := &op{id: h.last, site: site, zero: zero, begin: h.tick()}
+	o := &op{id: h.last, site: site, span: s, zero: zero, begin: h.tick()}
 	h.ops[o.id] = o
 	for i := range s.n {
 		r := &h.registers[s.first+i]
@@ -240,15 +246,43 @@ func (h *history) ever(id uint64) bool { return id == 0 || h.ops[id] != nil }
 func (r *register) contradiction(v *value) error { return r.contradictionOf(v, v) }
 
 // contradictionOf looks for a value that must come both before and after v, which
-// has the times of trial.
+// has the times of trial, and for one that must come between two that an update
+// has joined.
 func (r *register) contradictionOf(v, trial *value) error {
 	for _, o := range r.values {
-		if o != v && trial.first < o.last && o.first < trial.last {
+		if o != v && trial.before(o) && o.before(trial) {
 			return fmt.Errorf("not linearizable: %s and %s each come before the other", trial, o)
+		}
+		if o.next == nil {
+			continue
+		}
+		a, b := o, o.next
+		if a == v {
+			a = trial
+		}
+		if b == v {
+			b = trial
+		}
+		if b.before(a) {
+			return fmt.Errorf("not linearizable: %s replaced %s, and comes before it", b, a)
+		}
+		if o != v && o.next != v {
+			if a.before(trial) && trial.before(b) {
+				return fmt.Errorf("not linearizable: %s comes between %s and %s, which replaced it", trial, a, b)
+			}
+			continue
+		}
+		for _, u := range r.values {
+			if u != o && u != o.next && a.before(u) && u.before(b) {
+				return fmt.Errorf("not linearizable: %s comes between %s and %s, which replaced it", u, a, b)
+			}
 		}
 	}
 	return nil
 }
+
+// before tells whether a command on v ended before one on o began.
+func (v *value) before(o *value) bool { return v.first < o.last }
 
 // kill notes that the commands under way at a site will never be answered.
 func (h *history) kill(site int) {

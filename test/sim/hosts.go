@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/target/volume"
 )
 
 // startHosts starts the hosts that use the site. They are tasks of the site's
@@ -42,6 +44,8 @@ func (s *site) command() {
 		s.zero(ctx, s.somewhere())
 	case n < 60:
 		s.write(ctx, s.somewhere())
+	case n < 60+w.shape.updates:
+		s.update(ctx, s.somewhere(), chance(w.rand, 50))
 	default:
 		s.read(ctx, s.somewhere())
 	}
@@ -109,6 +113,39 @@ func (s *site) zero(ctx context.Context, sp span) {
 	s.done(what, s.w.hist.endWrite(o, sp, fua))
 }
 
+// update replaces what is there, whatever it is; or, comparing, only if it still is
+// what was read just before.
+func (s *site) update(ctx context.Context, sp span, comparing bool) {
+	sp.n = min(sp.n, volume.MaxUpdate/sectorSize)
+	var want, saw []byte
+	if comparing {
+		if want = s.read(ctx, sp); want == nil {
+			return
+		}
+	}
+	o := s.w.hist.beginUpdate(s.no, sp)
+	wrote, fua := false, chance(s.w.rand, s.w.shape.syncs)
+	what := fmt.Sprintf("update %d of sectors %d+%d, comparing %v, fua %v", o.id, sp.first, sp.n, comparing, fua)
+	s.w.tracef("%s: %s begins", s.name, what)
+	err := s.vol.Update(ctx, sp.off(), sp.bytes(), fua, func(p []byte) bool {
+		saw = bytes.Clone(p)
+		wrote = !comparing || bytes.Equal(p, want)
+		if wrote {
+			fill(p, o.id)
+		}
+		return wrote
+	})
+	if err != nil {
+		s.excused(ctx, what, err)
+		return
+	}
+	if s.w.o.Trace != nil {
+		what += fmt.Sprintf(", saw %s, wrote %v", contents(saw), wrote)
+	}
+	s.w.sched.Mix(value8(saw))
+	s.done(what, s.w.hist.endUpdate(o, saw, wrote, fua, s.has))
+}
+
 func (s *site) sync(ctx context.Context) {
 	begin := s.w.hist.tick()
 	s.w.tracef("%s: sync begins", s.name)
@@ -120,19 +157,21 @@ func (s *site) sync(ctx context.Context) {
 	s.done("sync", nil)
 }
 
-func (s *site) read(ctx context.Context, sp span) {
+// read returns what it read, or nil.
+func (s *site) read(ctx context.Context, sp span) []byte {
 	begin := s.w.hist.tick()
 	p := make([]byte, sp.bytes())
 	what := fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin)
 	if err := s.vol.ReadAt(ctx, p, sp.off()); err != nil {
 		s.excused(ctx, what, err)
-		return
+		return nil
 	}
 	if s.w.o.Trace != nil {
 		what += " = " + contents(p)
 	}
 	s.w.sched.Mix(value8(p))
 	s.done(what, s.w.hist.endRead(s.no, sp, p, begin, s.has))
+	return p
 }
 
 func contents(p []byte) string {

@@ -53,6 +53,7 @@ type shape struct {
 	think     time.Duration
 	syncs     int // of 100 commands
 	zeroes    int
+	updates   int
 	aborts    int
 	widely    bool // the product's predictor, not a random one
 }
@@ -95,6 +96,7 @@ func newShape(r *rand.Rand) shape {
 		think:     []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)],
 		syncs:     []int{2, 20}[r.IntN(2)],
 		zeroes:    []int{0, 10}[r.IntN(2)],
+		updates:   []int{0, 10, 30}[r.IntN(3)],
 		aborts:    []int{0, 5}[r.IntN(2)],
 		widely:    r.IntN(2) == 0,
 	}
