@@ -55,7 +55,7 @@ func (s *site) command() {
 func (s *site) somewhere() span {
 	w := s.w
 	per := dirtymap.BlockSize / sectorSize
-	blocks := int(w.shape.geo.Size / dirtymap.BlockSize)
+	blocks := int(s.vol.Size() / dirtymap.BlockSize)
 	first, n := w.rand.IntN(blocks), 1
 	if chance(w.rand, 70) {
 		first = w.rand.IntN(min(w.shape.hot, blocks)) * 7 % blocks

@@ -36,11 +36,13 @@ type Result struct {
 	Crashes int
 	Joins   uint64
 	Resets  int // sectors whose contents a crash left open
+	Grown   int // times that a site's map was made larger
 }
 
 // shape is what a seed makes of the world.
 type shape struct {
-	geo       dirtymap.Geometry
+	geo       dirtymap.Geometry // when it has grown
+	start     int64             // size at first, in bytes
 	streams   int
 	delay     time.Duration // of the link, at most
 	clients   int           // at each site
@@ -102,6 +104,9 @@ func newShape(r *rand.Rand) shape {
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short
+	}
+	if s.start = s.geo.Size; r.IntN(3) == 0 {
+		s.start = dirtymap.BlockSize * (1 + r.Int64N(s.geo.Size/dirtymap.BlockSize))
 	}
 	return s
 }

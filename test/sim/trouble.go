@@ -19,6 +19,11 @@ func (w *world) trouble() {
 
 func (w *world) someTrouble() {
 	s := w.sites[w.rand.IntN(2)]
+	if s.want < w.shape.geo.Size && chance(w.rand, 30) {
+		w.tracef("TROUBLE: site %s gets room for a larger LUN", s.name)
+		s.makeRoom()
+		return
+	}
 	switch n := w.rand.IntN(100); {
 	case n < 35:
 		w.tracef("TROUBLE: the link is cut")
@@ -84,7 +89,7 @@ func (s *site) startLater() {
 // stop stops the site in order, then starts it again; under the same or under a
 // new operating system, with nothing lost: everything was flushed.
 func (s *site) stop() {
-	if !s.wanted || s.rep == nil || s.stopped {
+	if !s.wanted || s.rep == nil || s.stopped || s.growing {
 		return
 	}
 	s.stopped = true
@@ -169,7 +174,7 @@ func (w *world) atRest() bool {
 
 // compare compares the replicas: I3, and what I1 says of a pair at rest.
 func (w *world) compare() {
-	for ext := range w.shape.geo.Extents() {
+	for ext := range w.sites[0].rep.Map().Geometry().Extents() {
 		if off := w.shape.geo.Offset(ext); !w.sites[0].has(off) && !w.sites[1].has(off) {
 			w.fail("I1: extent %d is stale at both sites", ext)
 		}
@@ -191,7 +196,7 @@ func (w *world) readAll() {
 	done := w.group.NewSignal()
 	for _, s := range w.sites {
 		s.group.Go("last read", func() {
-			s.read(background, span{0, int(w.shape.geo.Size / sectorSize)})
+			s.read(background, span{0, int(s.vol.Size() / sectorSize)})
 			left--
 			done.Set()
 		})

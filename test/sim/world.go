@@ -47,19 +47,22 @@ type site struct {
 	name    string
 	replica *medium
 	mapFile *medium
-	boot    byte // counts the operating system's starts
-	blank   bool // the replica is all zeros
-	made    bool // the map file was opened once
+	size    int64 // of the LUN, as the map file says
+	want    int64 // what it may grow to here
+	boot    byte  // counts the operating system's starts
+	blank   bool  // the replica is all zeros
+	made    bool  // the map file was opened once
 
 	group   *simtask.Group
 	node    *replication.Node // nil: not running (yet)
 	rep     *replication.Replica
-	vol     *volume.Volume
+	vol     *volume.LUN
 	host    context.Context // of the hosts' commands
 	leave   context.CancelCauseFunc
 	hosts   int // host tasks that run
 	wanted  bool
 	stopped bool // by an orderly stop
+	growing bool // the replica is closed and opened anew
 }
 
 func newWorld(seed uint64, o Options) *world {
@@ -71,7 +74,7 @@ func newWorld(seed uint64, o Options) *world {
 	w.link = &link{w: w}
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
-			w: w, no: i, name: name, blank: true,
+			w: w, no: i, name: name, blank: true, size: w.shape.start, want: w.shape.start,
 			replica: newMedium(w.rand, w.shape.geo.Size), mapFile: newMedium(w.rand, 0),
 		}
 	}
@@ -138,7 +141,7 @@ func (w *world) fail(format string, args ...any) {
 // start starts the site's process.
 func (s *site) start() {
 	s.group = s.w.sched.Group(s.name)
-	s.wanted, s.stopped = true, false
+	s.wanted, s.stopped, s.growing = true, false, false
 	s.w.joinsAt[s.no] = 0
 	s.group.Go("main", s.main)
 }
@@ -149,20 +152,11 @@ func (s *site) main() {
 	if !s.made {
 		s.mapFile.reset(0) // a map file that was never finished
 	}
-	rep, err := replication.OpenReplica(replication.ReplicaConfig{
-		Number: lunNumber, UUID: lunUUID, Preferred: s.no == 0, Geometry: w.shape.geo,
-		Store:   &disk{s.replica, s.group, w.shape.geo.Size},
-		MapFile: &mapDisk{s.mapFile, s.group},
-		Blank:   s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Predictor: w.predictor(), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
-		Runtime: s.group, Log: w.logger(s.name),
-	})
-	if err != nil {
-		w.fail("site %s does not open: %v", s.name, err)
+	rep := s.open(nil)
+	if rep == nil {
 		return
 	}
-	s.made, s.blank = true, false
-	s.rep, s.vol = rep, volume.New(rep)
+	s.rep, s.vol = rep, volume.NewLUN(volume.New(rep))
 	s.host, s.leave = context.WithCancelCause(background)
 	node := replication.NewNode(w.logger(s.name))
 	if err := node.Add(rep); err != nil {
@@ -172,6 +166,27 @@ func (s *site) main() {
 	s.node = node
 	w.tracef("site %s runs", s.name)
 	s.startHosts()
+}
+
+// open opens the site's replica; before is the one that was open in this process.
+func (s *site) open(before *replication.Replica) *replication.Replica {
+	w := s.w
+	rep, err := replication.OpenReplica(replication.ReplicaConfig{
+		Number: lunNumber, UUID: lunUUID, Preferred: s.no == 0,
+		Geometry: dirtymap.Geometry{Size: s.size, ExtentSize: w.shape.geo.ExtentSize},
+		Store:    &disk{s.replica, s.group, w.shape.geo.Size},
+		MapFile:  &mapDisk{s.mapFile, s.group},
+		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
+		Want: s.want, Grow: s.reopen, Before: before,
+		Predictor: w.predictor(s), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
+		Runtime: s.group, Log: w.logger(s.name),
+	})
+	if err != nil {
+		w.fail("site %s does not open: %v", s.name, err)
+		return nil
+	}
+	s.made, s.blank = true, false
+	return rep
 }
 
 func (w *world) logger(name string) *slog.Logger {
@@ -196,21 +211,23 @@ func (t tracer) Write(p []byte) (int, error) {
 }
 
 // predictor is the product's (nil) or a random one.
-func (w *world) predictor() coherence.Predictor {
+func (w *world) predictor(s *site) coherence.Predictor {
 	if w.shape.widely {
 		return nil
 	}
-	return &predictor{w}
+	return &predictor{w, dirtymap.Geometry{Size: s.size, ExtentSize: w.shape.geo.ExtentSize}.Extents()}
 }
 
 // predictor widens at random.
-type predictor struct{ w *world }
+type predictor struct {
+	w   *world
+	all uint64 // extents
+}
 
 // Window implements coherence.Predictor.
 func (p *predictor) Window(r dirtymap.Range) dirtymap.Range {
-	all := p.w.shape.geo.Extents()
 	first := r.First - min(r.First, uint64(p.w.rand.IntN(3)))
-	end := min(r.End()+uint64(p.w.rand.IntN(4)), all)
+	end := min(r.End()+uint64(p.w.rand.IntN(4)), p.all)
 	return dirtymap.Range{First: first, Count: end - first}
 }
 
@@ -251,6 +268,7 @@ func (s *site) destroy() {
 	s.replica.reset(s.w.shape.geo.Size)
 	s.mapFile.reset(0)
 	s.made, s.blank = false, true
+	s.size = s.w.shape.start // and grows again, if the peer has
 	s.w.lost[s.no] = lossReplica
 	s.w.noteJoins()
 }
@@ -270,10 +288,11 @@ func (s *site) noteTakenOver() {
 	}
 }
 
-// has tells whether the site's replica has the newest data at off.
+// has tells whether the site's replica has the newest data at off. Where it has not
+// grown to nobody can have written.
 func (s *site) has(off int64) bool {
 	m := s.rep.Map()
-	return m.State(uint64(off/m.Geometry().ExtentSize))&dirtymap.Stale == 0
+	return off >= m.Geometry().Size || m.State(uint64(off/m.Geometry().ExtentSize))&dirtymap.Stale == 0
 }
 
 // noteJoins remembers how often the sites had joined when something was lost.
@@ -326,8 +345,10 @@ func (w *world) oneConnection() bool {
 
 // invariants are I1 and I2.
 func invariants(a, b *dirtymap.Map) error {
-	geo := a.Geometry()
-	for ext := range geo.Extents() {
+	if a.Geometry() != b.Geometry() {
+		return fmt.Errorf("both serve, %d bytes at a and %d at b", a.Geometry().Size, b.Geometry().Size)
+	}
+	for ext := range a.Geometry().Extents() {
 		x, y := a.State(ext), b.State(ext)
 		for _, p := range [][2]dirtymap.State{{x, y}, {y, x}} {
 			if p[0]&dirtymap.Held != 0 && p[1]&dirtymap.Stale == 0 {
@@ -363,7 +384,7 @@ func (w *world) describe() string {
 			continue
 		}
 		fmt.Fprintf(&b, "site %s: %+v\n  extents:", s.name, s.rep.Status())
-		for ext := range w.shape.geo.Extents() {
+		for ext := range s.rep.Map().Geometry().Extents() {
 			fmt.Fprintf(&b, " %v/%d", s.rep.Map().State(ext), s.rep.Map().Users(ext))
 		}
 		b.WriteByte('\n')

@@ -1,0 +1,156 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/task"
+)
+
+// LUN is a volume that outlives its replica: while a replica is closed and opened
+// anew, as when the LUN grows, commands wait, and go on with the next one. All
+// methods may be called concurrently; they are Volume's, and say the same.
+type LUN struct {
+	run task.Runtime
+	now atomic.Pointer[Volume]
+
+	mu      sync.Mutex
+	ended   bool
+	waiting []task.Signal // for the next replica, or the end
+}
+
+// NewLUN makes a LUN that begins with a volume.
+func NewLUN(v *Volume) *LUN {
+	l := &LUN{run: v.r.Runtime()}
+	l.now.Store(v)
+	return l
+}
+
+// Replace goes on with the volume of the next replica; its bytes are those of the last
+// one, which has been closed, and it is at least as large.
+func (l *LUN) Replace(v *Volume) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now.Store(v)
+	l.wakeLocked()
+}
+
+// End says that no replica will follow: commands end with
+// replication.ErrReplicaClosed when the present one is closed.
+func (l *LUN) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.wakeLocked()
+}
+
+func (l *LUN) wakeLocked() {
+	for _, w := range l.waiting {
+		w.Set()
+	}
+	l.waiting = nil
+}
+
+// Volume is the present replica's volume.
+func (l *LUN) Volume() *Volume { return l.now.Load() }
+
+// Size is the LUN's size in bytes. It may grow.
+func (l *LUN) Size() int64 { return l.Volume().Size() }
+
+// ReadAt reads.
+func (l *LUN) ReadAt(ctx context.Context, p []byte, off int64) error {
+	for {
+		v := l.Volume()
+		if err := v.ReadAt(ctx, p, off); !l.again(ctx, v, &err) {
+			return err
+		}
+	}
+}
+
+// WriteAt writes. What was written, and interrupted by the end of a replica, is written
+// again: nobody has been told yet that it was.
+func (l *LUN) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	for {
+		v := l.Volume()
+		if err := v.WriteAt(ctx, p, off, fua); !l.again(ctx, v, &err) {
+			return err
+		}
+	}
+}
+
+// Zero zeroes.
+func (l *LUN) Zero(ctx context.Context, off, n int64, fua bool) error {
+	for {
+		v := l.Volume()
+		if err := v.Zero(ctx, off, n, fua); !l.again(ctx, v, &err) {
+			return err
+		}
+	}
+}
+
+// Update updates. What has been done is not done again: the next replica would compare
+// with what this one wrote.
+func (l *LUN) Update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error {
+	wrote := false
+	once := func(p []byte) bool {
+		wrote = change(p)
+		return wrote
+	}
+	for {
+		v := l.Volume()
+		if err := v.Update(ctx, off, n, false, once); !l.again(ctx, v, &err) {
+			if err != nil || !fua || !wrote {
+				return err
+			}
+			return l.Sync(ctx)
+		}
+	}
+}
+
+// Sync makes durable.
+func (l *LUN) Sync(ctx context.Context) error {
+	for {
+		v := l.Volume()
+		if err := v.Sync(ctx); !l.again(ctx, v, &err) {
+			return err
+		}
+	}
+}
+
+// again tells whether a command is to be tried again with the replica behind v, which
+// was closed, and waits for that one. It replaces the error if ctx ends meanwhile.
+func (l *LUN) again(ctx context.Context, v *Volume, err *error) bool {
+	if *err == nil || !errors.Is(*err, replication.ErrReplicaClosed) {
+		return false
+	}
+	l.mu.Lock()
+	if l.now.Load() != v {
+		l.mu.Unlock()
+		return true
+	}
+	if l.ended {
+		l.mu.Unlock()
+		return false
+	}
+	mine := l.run.NewSignal()
+	l.waiting = append(l.waiting, mine)
+	l.mu.Unlock()
+	if e := mine.Wait(ctx); e != nil {
+		l.forget(mine)
+		*err = e
+		return false
+	}
+	return true
+}
+
+func (l *LUN) forget(mine task.Signal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.waiting, mine); i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+	}
+}
