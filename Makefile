@@ -23,10 +23,10 @@ PURE = ./replication/coherence ./test/sim
 UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /test/sim$$ -e /test/e2e$$ -e /test/bench$$)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e lint fuzz sim soak bench clean
+.PHONY: help build demo test unit e2e conformance lint fuzz sim soak bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: SEED=$(SEED) FUZZTIME=$(FUZZTIME) SOAK=$(SOAK) DEMO_FLAGS='…' BENCH_FLAGS='…'"
 
@@ -47,6 +47,10 @@ unit: ## the tests that need nothing but this folder
 e2e: build ## qemu-io, libiscsi, the Linux initiator in a VM, kill -9 and cut links
 	@.ci/tools e2e
 	$(GO) test -v -count=1 -timeout 15m ./test/e2e
+
+conformance: build ## libiscsi's test suite at both sites, a part of e2e, with its report
+	@.ci/tools conformance
+	$(GO) test -v -count=1 -timeout 15m -run '^TestConformance$$' ./test/e2e
 
 lint: ## gofmt, go vet, staticcheck, shellcheck
 	@.ci/tools lint

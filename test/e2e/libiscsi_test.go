@@ -3,9 +3,10 @@ package e2e
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/twinlun/twinlun/test/conformance"
 )
 
 // TestTools: discovery, identity and capacity, the same at both sites.
@@ -48,52 +49,33 @@ func field(t *testing.T, text, pattern string) string {
 	return m[1]
 }
 
-// families of iscsi-test-cu. ProutRegister belongs to persistent reservations, which
-// are still to come.
-var families = regexp.MustCompile(`^ALL\.((?:Read|Write)[A-Za-z0-9]*|Inquiry|ModeSense6|Mandatory)$`)
-
-// TestConformance runs libiscsi's own tests at both sites, each family in a process
-// of its own: they leave their sessions behind.
+// TestConformance runs libiscsi's own tests at both sites in turn, so that extents
+// change their owner all the time, and those about paths across the sites.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	need(t, "iscsi-test-cu")
+	need(t, conformance.Tools...)
+	expected, err := conformance.Expectations()
+	if err != nil {
+		t.Fatalf("cases.txt: %v", err)
+	}
+	names, err := conformance.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := start(t, "--size", "256MiB")
-	list, _ := try("iscsi-test-cu", "--list") // its exit status says nothing
-	found := 0
-	for _, name := range strings.Fields(list) {
-		m := families.FindStringSubmatch(name)
-		if m == nil {
-			continue
-		}
-		found++
-		for site := range 2 {
-			t.Run(fmt.Sprintf("%s/%s", m[1], []string{"a", "b"}[site]), func(t *testing.T) {
-				conform(t, name, r.url(site))
-			})
-		}
+	a, b := r.url(0), r.url(1)
+	results, err := conformance.Run(t.Context(), names, []conformance.Way{
+		{Name: "site a", URLs: []string{a}}, {Name: "site b", URLs: []string{b}},
+		{Name: "sites a and b", URLs: []string{a, b}}, {Name: "sites b and a", URLs: []string{b, a}},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if found < 15 {
-		t.Errorf("iscsi-test-cu lists only %d of the families:\n%s", found, list)
+	var text strings.Builder
+	if findings := conformance.Report(&text, results, expected); findings > 0 {
+		t.Errorf("%d findings", findings)
 	}
+	t.Logf("\n%s", &text)
 	r.waitClean()
 	sameBytes(t, r)
-}
-
-var summary = regexp.MustCompile(`(?m)^ +tests +(\d+) +(\d+) +(\d+) +(\d+)`)
-
-// conform runs a family, and reads its summary.
-func conform(t *testing.T, family, url string) {
-	out, err := try("iscsi-test-cu", "--dataloss", "--normal", "--test="+family, url)
-	m := summary.FindStringSubmatch(out)
-	if err != nil || m == nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	total, _ := strconv.Atoi(m[1])
-	ran, _ := strconv.Atoi(m[2])
-	passed, _ := strconv.Atoi(m[3])
-	if total == 0 || passed != total || ran != total {
-		t.Errorf("%d tests, %d ran, %d passed:\n%s", total, ran, passed, out)
-	}
-	skipped := strings.Count(out, "[SKIPPED]") - strings.Count(out, "PERSISTENT RESERVE IN")
-	t.Logf("%d passed; %d things skipped as not implemented or not applicable", passed, skipped)
 }

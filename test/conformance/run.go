@@ -1,0 +1,96 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// Tools are the programs that Run needs.
+var Tools = []string{"iscsi-test-cu", "stdbuf"}
+
+// caseTime bounds one case. The longest ones wait some seconds for an answer that
+// must not come; a machine may be slow, a hang is a failure.
+const caseTime = 2 * time.Minute
+
+// fewest is how many cases version 1.19 knows: fewer are a list that was misread.
+const fewest = 230
+
+// List asks iscsi-test-cu for its cases, in its order, as "Suite.Case".
+func List(ctx context.Context) (all []string, err error) {
+	out, err := exec.CommandContext(ctx, "iscsi-test-cu", "--list").Output()
+	var exit *exec.ExitError // says nothing
+	if err != nil && !errors.As(err, &exit) {
+		return nil, err
+	}
+	for _, line := range strings.Fields(string(out)) {
+		if name, ok := strings.CutPrefix(line, "ALL."); ok && strings.Contains(name, ".") {
+			all = append(all, name)
+		}
+	}
+	if len(all) < fewest {
+		return nil, fmt.Errorf("iscsi-test-cu lists only %d cases, there should be %d:\n%s", len(all), fewest, out)
+	}
+	return all, nil
+}
+
+// Way is how the target is reached.
+type Way struct {
+	Name string   // for people
+	URLs []string // one, or two for the cases about paths
+}
+
+// takes tells whether a case is for this way.
+func (w Way) takes(name string) bool {
+	return strings.HasPrefix(name, "MultipathIO.") == (len(w.URLs) > 1)
+}
+
+// Result is one case on one way.
+type Result struct {
+	Case    string
+	Way     string
+	Outcome Outcome
+	Why     string // it has not passed
+	Output  string
+	Took    time.Duration
+}
+
+// Run runs every case on every way it is for, one after another, so that one process
+// at a time uses the target. Only ctx can end it early.
+func Run(ctx context.Context, names []string, ways []Way) (all []Result, err error) {
+	for _, name := range names {
+		for _, w := range ways {
+			if !w.takes(name) {
+				continue
+			}
+			all = append(all, run(ctx, name, w))
+			if ctx.Err() != nil {
+				return all, context.Cause(ctx)
+			}
+		}
+	}
+	return all, nil
+}
+
+// run runs one case. Lines are not buffered, so that a crash does not eat its reason.
+func run(ctx context.Context, name string, w Way) Result {
+	ctx, cancel := context.WithTimeout(ctx, caseTime)
+	defer cancel()
+	var out bytes.Buffer
+	args := []string{"-oL", "iscsi-test-cu", "--dataloss", "--allow-sanitize", "--Verbose-scsi", "--test=ALL." + name}
+	cmd := exec.CommandContext(ctx, "stdbuf", append(args, w.URLs...)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	began := time.Now()
+	err := cmd.Run()
+	r := Result{Case: name, Way: w.Name, Took: time.Since(began), Output: out.String()}
+	r.Outcome, r.Why = judge(r.Output)
+	// Its exit status only says again whether an assertion has failed.
+	if crashed := cmd.ProcessState == nil || !cmd.ProcessState.Exited(); crashed || r.Outcome == Broken {
+		r.Outcome, r.Why = Broken, fmt.Sprintf("%v; its last words: %s", err, lastLine(r.Output))
+	}
+	return r
+}
