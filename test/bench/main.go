@@ -46,6 +46,8 @@ var rows = []struct {
 	{"fetch", fetchRow},
 	{"copy", copyRow},
 	{"memory", memoryRow},
+	{"tgt", tgtRow},
+	{"allocations", allocationsRow},
 }
 
 func main() {
