@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# common.sh - what our guest scripts share:  . /share/common.sh PORT_A PORT_B IQN
+# Ports are those of the host's loopback address. LUN says which logical unit (0).
+set -euo pipefail
+. /usr/lib/initiator-vm/lib.sh
+port_a=$1 port_b=$2 iqn=$3 lun=${LUN:-0}
+
+step() { echo "== $((SECONDS)) s: $*"; }
+fail() {
+	echo "FAILED: $*"
+	exit 1
+}
+
+# disk_at PORT [LUN]: the disk whose session goes to that port.
+disk_at() {
+	local c s d
+	for c in /sys/class/iscsi_connection/connection*; do
+		[ "$(cat "$c/persistent_port")" = "$1" ] || continue
+		s=${c##*/connection}
+		for d in "/sys/class/iscsi_session/session${s%%:*}"/device/target*/*:*:*:"${2:-$lun}"/block/*; do
+			[ ! -e "$d" ] || echo "/dev/${d##*/}"
+		done
+	done
+}
+
+# start: modules, iscsid, and the way to the host.
+start() {
+	vm_start
+	vm_dnat "$port_a" "$port_b"
+}
+
+# discover: what site a knows of both sites.
+discover() {
+	iscsiadm -m discovery -t sendtargets -p "127.0.0.1:$port_a" | tee /tmp/found
+	grep -qF "127.0.0.1:$port_a,1 $iqn" /tmp/found
+	grep -qF "127.0.0.1:$port_b,2 $iqn" /tmp/found
+}
+
+# log_in: at both sites; then $a and $b are the disks, two paths to one unit.
+log_in() {
+	iscsiadm -m node -T "$iqn" --login >/dev/null
+	vm_wait_disk "$iqn" "$lun" 60 2 >/dev/null
+	a=$(disk_at "$port_a") b=$(disk_at "$port_b")
+	echo "site a: $a, site b: $b"
+	[ -b "$a" ] && [ -b "$b" ] && [ "$a" != "$b" ]
+	[ "$(cat "/sys/block/${a##*/}/device/wwid")" = "$(cat "/sys/block/${b##*/}/device/wwid")" ]
+}
+
+log_out() {
+	iscsiadm -m node -T "$iqn" --logout >/dev/null
+	vm_wait_gone "$a"
+	vm_wait_gone "$b"
+}
+
+# look DISK: what this host remembers of the disk may be old, the other site has
+# written to it.
+look() { blockdev --flushbufs "$1"; }
