@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +46,8 @@ type command struct {
 	// Guarded by tasks.mu.
 	parked  bool
 	aborted bool
-	fences  []*sync.WaitGroup // of those that wait for the end of it
+	tell    bool     // aborted, and answered with TASK ABORTED
+	fences  []*fence // of those that wait for the end of it
 }
 
 func newCommand(s *session) *command {
@@ -75,7 +75,7 @@ func (c *command) reset() {
 	c.scsi = sam.Command{}
 	c.xfer = transfer{}
 	c.job, c.ended, c.data, c.charged, c.whole = nil, false, nil, 0, false
-	c.parked, c.aborted, c.fences = false, false, c.fences[:0]
+	c.parked, c.aborted, c.tell, c.fences = false, false, false, c.fences[:0]
 }
 
 // fail ends the command with CHECK CONDITION, unless it has ended before.
@@ -83,8 +83,13 @@ func (c *command) fail(s sense) {
 	if c.ended {
 		return
 	}
+	c.end(sam.CheckCondition, s)
+}
+
+// end sets an outcome without data.
+func (c *command) end(status sam.Status, s sense) {
 	c.ended = true
-	c.scsi.Status, c.scsi.Sense = sam.CheckCondition, s
+	c.scsi.Status, c.scsi.Sense = status, s
 	c.scsi.InLen, c.scsi.Needed = 0, 0
 }
 

@@ -3,6 +3,8 @@ package iscsi
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/twinlun/twinlun/target/sam"
@@ -11,27 +13,34 @@ import (
 const blockSize = 512
 
 // disk is a small device in memory. It knows TEST UNIT READY, READ (10), WRITE
-// (10), and opHang, which lasts until it is aborted.
+// (10), opHang, which lasts until it is aborted, and opPreempt, which aborts the
+// commands of all other nexuses.
 type disk struct {
 	mu     sync.Mutex
 	data   []byte
 	nexus  int // open
 	resets []sam.TaskFunction
+	told   []string // initiators whose commands were cleared
+	tas    bool
+	tasks  map[*diskNexus]sam.Tasks
 	hung   chan uint32 // gets the tag of every hanging command
 	freed  chan uint32 // and of every one that was aborted
 }
 
-const opHang = 0xc0
+const (
+	opHang    = 0xc0
+	opPreempt = 0xc1
+)
 
 func newDisk(blocks int) *disk {
-	return &disk{data: make([]byte, blocks*blockSize), hung: make(chan uint32, 1000), freed: make(chan uint32, 1000)}
+	return &disk{tasks: map[*diskNexus]sam.Tasks{}, data: make([]byte, blocks*blockSize), hung: make(chan uint32, 1000), freed: make(chan uint32, 1000)}
 }
 
-func (d *disk) NewNexus(sam.InitiatorPort, uint16) sam.Nexus {
+func (d *disk) NewNexus(from sam.InitiatorPort, _ uint16) sam.Nexus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.nexus++
-	return diskNexus{d}
+	return &diskNexus{d, from}
 }
 
 func (d *disk) open() int {
@@ -40,19 +49,35 @@ func (d *disk) open() int {
 	return d.nexus
 }
 
-type diskNexus struct{ d *disk }
+type diskNexus struct {
+	d    *disk
+	from sam.InitiatorPort
+}
 
-func (n diskNexus) HasLUN(lun [8]byte) bool { return lun == [8]byte{} }
+func (n *diskNexus) UseTasks(t sam.Tasks) {
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	n.d.tasks[n] = t
+}
 
-func (n diskNexus) Close() {
+func (n *diskNexus) TAS([8]byte) bool { return n.d.tas }
+
+func (n *diskNexus) HasLUN(lun [8]byte) bool { return lun == [8]byte{} }
+
+func (n *diskNexus) Close() {
 	n.d.mu.Lock()
 	defer n.d.mu.Unlock()
 	n.d.nexus--
+	delete(n.d.tasks, n)
 }
 
-func (n diskNexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
+func (n *diskNexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	n.d.mu.Lock()
 	defer n.d.mu.Unlock()
+	if f == sam.ClearTaskSet {
+		n.d.told = append(n.d.told, fmt.Sprintf("%x", n.from.ISID))
+		return true
+	}
 	n.d.resets = append(n.d.resets, f)
 	return n.HasLUN(lun)
 }
@@ -62,14 +87,14 @@ func check(c *sam.Command, key, asc byte) bool {
 	return false
 }
 
-func (n diskNexus) Prepare(c *sam.Command) bool {
+func (n *diskNexus) Prepare(c *sam.Command) bool {
 	if !n.HasLUN(c.LUN) {
 		return check(c, 5, 0x25)
 	}
 	from := int(binary.BigEndian.Uint32(c.CDB[2:])) * blockSize
 	size := int(binary.BigEndian.Uint16(c.CDB[7:])) * blockSize
 	switch c.CDB[0] {
-	case 0x00, opHang:
+	case 0x00, opHang, opPreempt:
 		return true
 	case 0x28, 0x2a:
 		if from+size > len(n.d.data) {
@@ -86,7 +111,7 @@ func (n diskNexus) Prepare(c *sam.Command) bool {
 	return check(c, 5, 0x20)
 }
 
-func (n diskNexus) Execute(c *sam.Command) {
+func (n *diskNexus) Execute(c *sam.Command) {
 	from := int(binary.BigEndian.Uint32(c.CDB[2:])) * blockSize
 	n.d.mu.Lock()
 	defer n.d.mu.Unlock()
@@ -98,6 +123,14 @@ func (n diskNexus) Execute(c *sam.Command) {
 	case opHang:
 		n.d.mu.Unlock()
 		n.d.hang(c.Ctx, c.Tag)
+		n.d.mu.Lock()
+	case opPreempt:
+		others := maps.Clone(n.d.tasks)
+		delete(others, n)
+		n.d.mu.Unlock()
+		for _, t := range others {
+			t.Abort(c.LUN, c, n.d.tas)
+		}
 		n.d.mu.Lock()
 	}
 }

@@ -1,9 +1,6 @@
 package iscsi
 
-import (
-	"errors"
-	"sync"
-)
+import "errors"
 
 // maxTransfer is the most that one command may move, in bytes. Limits see to it
 // that a session's budget is not smaller.
@@ -140,7 +137,7 @@ func (s *session) proceed(c *command) {
 	switch {
 	case c.xfer.waiting():
 		if !s.tasks.park(c, s.queue, r2ts) {
-			s.discard(c)
+			s.end(c)
 		}
 	case c.ended:
 		s.end(c)
@@ -212,7 +209,8 @@ func (s *session) provide(c *command) bool {
 	return true
 }
 
-// end sends the answer to a command that the caller owns, unless it was aborted.
+// end sends the answer to a command that the caller owns, unless it was aborted
+// and is not to be answered.
 func (s *session) end(c *command) {
 	if !s.tasks.finish(c, s.queue) {
 		s.discard(c)
@@ -234,11 +232,11 @@ func (s *session) abandon(c *command) {
 
 // free ends an aborted command that is in the table no more.
 func (s *session) free(c *command) {
-	fences := append([]*sync.WaitGroup(nil), c.fences...)
+	fences := append([]*fence(nil), c.fences...)
 	s.seq.release(c.slot)
 	s.recycle(c)
 	for _, f := range fences {
-		f.Done()
+		f.done()
 	}
 }
 

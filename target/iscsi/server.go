@@ -165,7 +165,7 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 		}
 	}
 	if !ses.discovery() {
-		ses.nexus = ses.target.Device.NewNexus(ses.port, s.cfg.PortalGroup)
+		ses.openNexus(s.cfg.PortalGroup)
 	}
 	s.loggedIn(c.conn) // before the initiator learns of it
 	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery())

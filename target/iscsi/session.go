@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,9 @@ type session struct {
 	port   sam.InitiatorPort
 	tsih   uint16
 	cid    uint16
-	ended  chan struct{} // closed when nothing of the session is left
+	ended  chan struct{}   // closed when nothing of the session is left
+	ctx    context.Context // ends when the session begins to end
+	cancel context.CancelFunc
 
 	// Owned by the reader.
 	in   *stream
@@ -57,11 +60,20 @@ func newSession(srv *Server, c *connection, l *login) *session {
 		budget:  budget{free: srv.cfg.Limits.SessionMemory},
 		workers: workers{jobs: make(chan job), limit: limit},
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.log = c.log.With("initiator", l.initiator)
 	return s
 }
 
 func (s *session) discovery() bool { return s.target == nil }
+
+// openNexus opens the session's I_T nexus.
+func (s *session) openNexus(portalGroup uint16) {
+	s.nexus = s.target.Device.NewNexus(s.port, portalGroup)
+	if u, ok := s.nexus.(sam.TaskUser); ok {
+		u.UseTasks(nexusTasks{s})
+	}
+}
 
 // run is the session's life after its login.
 func (s *session) run() {
@@ -101,6 +113,7 @@ func (s *session) finish(cause error, written <-chan struct{}) {
 	if cause != errLogout {
 		s.conn.Close() // else the writer has still to send the answer
 	}
+	s.cancel()
 	s.abortAll()
 	s.workers.stop()
 	s.queue.close()

@@ -1,7 +1,7 @@
 package iscsi
 
 import (
-	"sync"
+	"context"
 
 	"github.com/twinlun/twinlun/target/sam"
 )
@@ -13,7 +13,8 @@ type taskManagement struct {
 	q        taskRequest
 	slot     slot
 	response byte
-	fence    sync.WaitGroup
+	fence    *fence
+	cleared  []sam.Nexus // others whose commands ended without an answer
 }
 
 // handleTaskRequest marks the commands that a request ends, at once and in the
@@ -22,7 +23,7 @@ func (s *session) handleTaskRequest(sl slot) error {
 	if err := s.checkSegment(); err != nil {
 		return err
 	}
-	m := &taskManagement{s: s, q: parseTaskRequest(&s.in.header), slot: sl}
+	m := &taskManagement{s: s, q: parseTaskRequest(&s.in.header), slot: sl, fence: newFence()}
 	m.response = m.begin()
 	s.log.Info("iscsi: task management", "function", m.q.function, "response", m.response)
 	s.workers.submit(m)
@@ -31,7 +32,7 @@ func (s *session) handleTaskRequest(sl slot) error {
 
 // begin aborts what the request is about and returns the response to send.
 func (m *taskManagement) begin() byte {
-	onLUN := func(c *command) bool { return c.scsi.LUN == m.q.lun }
+	onLUN := func(c *command) bool { return sameLUN(c.scsi.LUN, m.q.lun) }
 	switch sam.TaskFunction(m.q.function) {
 	case sam.AbortTask:
 		return m.abortTask()
@@ -40,7 +41,7 @@ func (m *taskManagement) begin() byte {
 			return tmfNoLUN
 		}
 		if sam.TaskFunction(m.q.function) == sam.AbortTaskSet {
-			m.s.tasks.abort(onLUN, &m.fence)
+			m.s.tasks.abort(onLUN, nil, m.fence)
 		} else {
 			m.abortEverywhere(onLUN)
 		}
@@ -57,8 +58,8 @@ func (m *taskManagement) begin() byte {
 // abortTask ends one command. One that was not received yet counts as received
 // (RFC 7143 section 11.6.1); on one connection only the very next can be meant.
 func (m *taskManagement) abortTask() byte {
-	one := func(c *command) bool { return c.scsi.Tag == m.q.refTag && c.scsi.LUN == m.q.lun }
-	if m.s.tasks.abort(one, &m.fence) > 0 {
+	one := func(c *command) bool { return c.scsi.Tag == m.q.refTag && sameLUN(c.scsi.LUN, m.q.lun) }
+	if m.s.tasks.abort(one, nil, m.fence) > 0 {
 		return tmfComplete
 	}
 	exp := m.s.seq.exp.Load()
@@ -70,18 +71,41 @@ func (m *taskManagement) abortTask() byte {
 	return tmfNoTask
 }
 
-// abortEverywhere ends commands of all sessions with the target.
+// abortEverywhere ends commands of all sessions with the target. Those of other
+// initiators are answered if the logical unit's control mode page says so.
 func (m *taskManagement) abortEverywhere(match func(*command) bool) {
 	for _, s := range m.s.srv.sessions.of(m.s.target) {
-		s.tasks.abort(match, &m.fence)
+		if s == m.s {
+			s.tasks.abort(match, nil, m.fence)
+			continue
+		}
+		silent := 0
+		tell := func(c *command) bool {
+			tas := s.tas(c.scsi.LUN)
+			if !tas {
+				silent++
+			}
+			return tas
+		}
+		if s.tasks.abort(match, tell, m.fence); silent > 0 {
+			m.cleared = append(m.cleared, s.nexus) // set: it had commands
+		}
 	}
 }
 
 // run waits until the commands have ended, resets what is to be reset, and
-// answers.
+// answers. Nobody is told anything when the session ends first.
 func (m *taskManagement) run() {
-	m.fence.Wait()
+	m.fence.wait(m.s.ctx)
+	if m.s.ctx.Err() != nil {
+		return
+	}
 	f := sam.TaskFunction(m.q.function)
+	if f == sam.ClearTaskSet {
+		for _, n := range m.cleared {
+			n.Reset(f, m.q.lun)
+		}
+	}
 	reset := f == sam.LogicalUnitReset || f == sam.TargetWarmReset || f == sam.TargetColdReset
 	if reset && m.response == tmfComplete && !m.s.nexus.Reset(f, m.q.lun) {
 		m.response = tmfNoLUN
@@ -108,7 +132,36 @@ func (m *taskManagement) endOthers() {
 
 // abortAll ends all commands of the session and waits for them.
 func (s *session) abortAll() {
-	var fence sync.WaitGroup
-	s.tasks.abort(func(*command) bool { return true }, &fence)
-	fence.Wait()
+	f := newFence()
+	s.tasks.abort(func(*command) bool { return true }, nil, f)
+	f.wait(context.Background())
+}
+
+// tas tells whether commands on a logical unit that other nexuses end are answered.
+func (s *session) tas(lun [8]byte) bool {
+	u, ok := s.nexus.(sam.TaskUser)
+	return ok && u.TAS(lun)
+}
+
+// nexusTasks are a session's commands as the device server sees them.
+type nexusTasks struct{ s *session }
+
+// Abort implements sam.Tasks.
+func (t nexusTasks) Abort(lun [8]byte, by *sam.Command, tas bool) {
+	f := newFence()
+	t.s.tasks.abort(
+		func(c *command) bool { return sameLUN(c.scsi.LUN, lun) && &c.scsi != by },
+		func(*command) bool { return tas }, f)
+	f.wait(by.Ctx)
+}
+
+// sameLUN tells whether two LUNs are one, whose number may be written in two
+// ways: in peripheral device and in flat space addressing (SAM-5 4.7.6, 4.7.7).
+func sameLUN(a, b [8]byte) bool { return plainLUN(a) == plainLUN(b) }
+
+func plainLUN(lun [8]byte) [8]byte {
+	if lun[0] == 0x40 {
+		lun[0] = 0
+	}
+	return lun
 }

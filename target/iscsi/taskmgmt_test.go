@@ -1,6 +1,9 @@
 package iscsi
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/twinlun/twinlun/target/sam"
@@ -127,6 +130,134 @@ func TestTaskFunctions(t *testing.T) {
 			a.echo()
 			b.echo()
 		})
+	}
+}
+
+// second logs another initiator port in.
+func (r *rig) second(extra ...string) *initiator {
+	r.t.Helper()
+	i := r.dial()
+	i.isid[0]++
+	i.login(extra...)
+	return i
+}
+
+// enders are the ways to end the commands of all on LUN 0.
+var enders = map[string]func(i *initiator){
+	"clear task set": func(i *initiator) { i.manage(sam.ClearTaskSet, header{}, tmfComplete) },
+	"LUN reset":      func(i *initiator) { i.manage(sam.LogicalUnitReset, header{}, tmfComplete) },
+	"warm reset":     func(i *initiator) { i.manage(sam.TargetWarmReset, header{}, tmfComplete) },
+	"preempt and abort": func(i *initiator) {
+		h := i.scsi(bitFinal, 0, opPreempt, 0, 0)
+		i.send(h, nil)
+		i.status(h.tag(), 0)
+	},
+}
+
+// TestTaskAborted has commands ended by another initiator, one that runs, and one
+// that waits for data: with TAS both are told so, without it nothing comes, and
+// data that was under way is dropped.
+func TestTaskAborted(t *testing.T) {
+	for name, end := range enders {
+		for _, tas := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, TAS %v", name, tas), func(t *testing.T) {
+				r := newRig(t, Limits{})
+				r.disk.tas = tas // before anyone logs in
+				a, b := r.login(), r.second("ImmediateData=No")
+				hung := b.scsi(bitFinal, 0, opHang, 0, 0)
+				b.send(hung, nil)
+				<-r.disk.hung
+				write := b.scsi(isWrite, 512, write10, 0, 1)
+				b.send(write, nil)
+				tag := b.recv(opR2T).u32(20)
+				end(a)
+				if tas {
+					got := map[uint32]byte{}
+					for range 2 {
+						p := b.recv(opSCSIResp)
+						got[p.tag()] = p.header[3]
+					}
+					aborted := byte(sam.TaskAborted)
+					if want := map[uint32]byte{hung.tag(): aborted, write.tag(): aborted}; !maps.Equal(got, want) {
+						t.Errorf("answers %x, not %x", got, want)
+					}
+				}
+				b.sendData(write.tag(), tag, pattern(1, 512), 0, 512, 512)
+				b.echo()
+				b.readBack(0, make([]byte, 512), 8192, 1<<20)
+			})
+		}
+	}
+}
+
+// TestClearedByAnother looks who hears that his commands were cleared: those who
+// had some, and no answer to them.
+func TestClearedByAnother(t *testing.T) {
+	r := newRig(t, Limits{})
+	a, b, idle := r.login(), r.second(), r.dial()
+	idle.isid[0] += 2
+	idle.login()
+	for _, i := range []*initiator{a, b, b} {
+		i.send(i.scsi(bitFinal, 0, opHang, 0, 0), nil)
+		<-r.disk.hung
+	}
+	a.manage(sam.ClearTaskSet, header{}, tmfComplete)
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	if want := []string{fmt.Sprintf("%x", b.isid)}; !slices.Equal(r.disk.told, want) {
+		t.Errorf("told are %v, not %v", r.disk.told, want)
+	}
+}
+
+// TestPreemptEachOther has two initiators end each other's commands, with TAS, so
+// that one of them at least is told, and neither waits for the other.
+func TestPreemptEachOther(t *testing.T) {
+	r := newRig(t, Limits{})
+	r.disk.tas = true
+	both := []*initiator{r.login(), r.second()}
+	for range 200 {
+		for _, i := range both {
+			i.send(i.scsi(bitFinal, 0, opPreempt, 0, 0), nil)
+		}
+		for _, i := range both {
+			if s := i.recv(opSCSIResp).header[3]; s != 0 && s != byte(sam.TaskAborted) {
+				t.Fatalf("status %#02x", s)
+			}
+		}
+	}
+}
+
+// TestOwnAbortPrevails aborts a command that another initiator aborted already,
+// and that has not ended: no answer may come after that to the own abort.
+func TestOwnAbortPrevails(t *testing.T) {
+	s := &session{queue: newQueue(), seq: &sequenceNumbers{}, srv: &Server{}}
+	s.tasks.byTag = map[uint32]*command{}
+	c := newCommand(s)
+	s.tasks.add(c)
+	all := func(*command) bool { return true }
+	for _, tell := range []func(*command) bool{all, nil, all} {
+		s.tasks.abort(all, tell, newFence())
+	}
+	if s.tasks.finish(c, s.queue) || len(s.queue.items) != 0 {
+		t.Error("an aborted command is answered")
+	}
+}
+
+// TestWrittenLUN names one logical unit in two ways.
+func TestWrittenLUN(t *testing.T) {
+	for _, c := range []struct {
+		a, b [8]byte
+		same bool
+	}{
+		{[8]byte{0, 5}, [8]byte{0x40, 5}, true},
+		{[8]byte{0, 5}, [8]byte{0, 5}, true},
+		{[8]byte{0, 5}, [8]byte{0x41, 5}, false},
+		{[8]byte{0, 5}, [8]byte{0x40, 6}, false},
+		{[8]byte{0, 5}, [8]byte{0x40, 5, 1}, false},
+	} {
+		if sameLUN(c.a, c.b) != c.same || sameLUN(c.b, c.a) != c.same {
+			t.Errorf("%x and %x", c.a, c.b)
+		}
 	}
 }
 

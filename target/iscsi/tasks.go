@@ -1,6 +1,10 @@
 package iscsi
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
 
 // tasks are the commands of a session that were not answered yet, by initiator
 // task tag. Every command in it is either parked, or owned by a goroutine that
@@ -72,22 +76,34 @@ func (t *tasks) unpark(tag uint32) *command {
 }
 
 // finish takes a command out of the table and gives it to the writer. False: it
-// was aborted, and is the caller's to discard.
+// was aborted, is not to be answered, and is the caller's to discard.
 func (t *tasks) finish(c *command, q *queue) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.aborted {
+	if c.aborted && !c.tell {
 		return false
 	}
-	delete(t.byTag, c.scsi.Tag)
-	q.push(c)
+	t.finishLocked(c, q)
 	return true
 }
 
+func (t *tasks) finishLocked(c *command, q *queue) {
+	delete(t.byTag, c.scsi.Tag)
+	if c.aborted {
+		c.end(sam.TaskAborted, nil)
+	}
+	for _, f := range c.fences {
+		f.done()
+	}
+	c.fences = c.fences[:0]
+	q.push(c)
+}
+
 // abort ends the commands that match, and returns their number: done is called
-// on the fence when the last trace of each of them is gone. They get no answer.
-// Their tags stay taken until their owners have let go of them.
-func (t *tasks) abort(match func(*command) bool, fence *sync.WaitGroup) (n int) {
+// on the fence when the last trace of each of them is gone. They get no answer,
+// except for those that tell says are to be told TASK ABORTED (nil: none). Their
+// tags stay taken until their owners have let go of them.
+func (t *tasks) abort(match, tell func(*command) bool, f *fence) (n int) {
 	var gone []*command
 	t.mu.Lock()
 	for tag, c := range t.byTag {
@@ -95,10 +111,15 @@ func (t *tasks) abort(match func(*command) bool, fence *sync.WaitGroup) (n int) 
 			continue
 		}
 		n++
-		fence.Add(1)
-		c.fences = append(c.fences, fence)
-		c.abortLocked()
-		if c.parked {
+		f.add()
+		c.fences = append(c.fences, f)
+		c.abortLocked(tell != nil && tell(c))
+		switch {
+		case !c.parked:
+		case c.tell:
+			c.parked = false
+			t.finishLocked(c, c.s.queue)
+		default:
 			c.parked = false
 			delete(t.byTag, tag)
 			gone = append(gone, c)
@@ -111,17 +132,20 @@ func (t *tasks) abort(match func(*command) bool, fence *sync.WaitGroup) (n int) 
 	return n
 }
 
-func (c *command) abortLocked() {
+// abortLocked marks a command. Of several who abort it, one that wants no answer
+// prevails: it may have been promised to its own initiator.
+func (c *command) abortLocked(tell bool) {
 	if !c.aborted {
-		c.aborted = true
+		c.aborted, c.tell = true, tell
 		c.ctx.end()
 	}
+	c.tell = c.tell && tell
 }
 
 // markAborted aborts a command that the caller owns.
 func (t *tasks) markAborted(c *command) {
 	t.mu.Lock()
-	c.abortLocked()
+	c.abortLocked(false)
 	t.mu.Unlock()
 }
 

@@ -102,7 +102,32 @@ type Nexus interface {
 	// Reset is told of a LogicalUnitReset, TargetWarmReset or TargetColdReset when
 	// the transport has aborted the commands that it ends; it sets up the unit
 	// attentions. It returns false for a logical unit that does not exist.
+	//
+	// Of a ClearTaskSet, those other nexuses are told whose commands it ended
+	// without an answer (COMMANDS CLEARED BY ANOTHER INITIATOR, SAM-5 5.14).
 	Reset(f TaskFunction, lun [8]byte) bool
 	// Close ends the nexus.
 	Close()
+}
+
+// Tasks are the commands of one I_T nexus, which the transport has in hand. A
+// device server ends those of another nexus with it (PREEMPT AND ABORT, SPC-4
+// 5.12.11).
+type Tasks interface {
+	// Abort ends the nexus's commands on a logical unit, all but by, on whose behalf
+	// it happens: their contexts end, and their outcomes are thrown away. With tas
+	// each is answered with TaskAborted, otherwise none is answered. It returns when
+	// the last one is gone, or when the context of by ends. The caller must not hold
+	// a lock that a command may wait for.
+	Abort(lun [8]byte, by *Command, tas bool)
+}
+
+// TaskUser is a Nexus that wants its Tasks.
+type TaskUser interface {
+	// UseTasks is called once, before the first command. The Tasks may be used, and
+	// do nothing, after Close.
+	UseTasks(t Tasks)
+	// TAS tells whether commands on a logical unit that another nexus ends are
+	// answered with TaskAborted (SPC-4 7.5.8, the TAS bit).
+	TAS(lun [8]byte) bool
 }
