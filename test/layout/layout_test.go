@@ -20,12 +20,16 @@ var floors = map[string]int{
 	"dirtymap": 0,
 	"task":     0,
 
+	"target/reservation": 0,
+
 	"dirtymap/mapfile":     1,
 	"replication/wire":     1,
 	"replication/emulator": 1,
 	"cluster/catalog":      1,
 	"target/backing":       1,
 	"target/sam":           1,
+
+	"target/reservation/local": 1,
 
 	"replication/coherence": 2,
 	"cluster/failover":      2,
