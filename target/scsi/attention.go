@@ -15,6 +15,10 @@ const (
 	attentionLUNReset
 	attentionNexusLoss
 	attentionLUNsChanged
+	attentionCleared
+	attentionReservationsPreempted
+	attentionReservationsReleased
+	attentionRegistrationsPreempted
 
 	attentionResets = attentionPowerOn | attentionHardReset | attentionLUNReset | attentionNexusLoss
 )
@@ -55,6 +59,14 @@ func attentionCode(which uint32) gotgt.SCSISubError {
 		return codeLUNReset
 	case attentionNexusLoss:
 		return gotgt.ASC_I_T_NEXUS_LOSS_OCCURRED
+	case attentionCleared:
+		return gotgt.ASC_CMDS_CLEARED_BY_ANOTHER_INI
+	case attentionReservationsPreempted:
+		return gotgt.ASC_RESERVATIONS_PREEMPTED
+	case attentionReservationsReleased:
+		return gotgt.ASC_RESERVATIONS_RELEASED
+	case attentionRegistrationsPreempted:
+		return codeRegistrationsPreempted
 	}
 	return gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED
 }

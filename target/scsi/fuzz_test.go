@@ -64,6 +64,8 @@ func wellFormed(c *sam.Command, prepared bool) error {
 			prepared, c.Sense, c.Needed, c.WantIn, c.WantOut)
 	case c.Status == sam.Good:
 		return nil
+	case c.Status == sam.ReservationConflict && len(c.Sense) == 0 && c.InLen == 0 && c.Needed == 0:
+		return nil
 	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize || c.Sense[0] != 0x70 || c.Sense[7] != 10:
 		return fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
 	case c.Sense[2] != 5 && c.Sense[2] != 0x0e:

@@ -157,6 +157,8 @@ func outcome(c *sam.Command) string {
 	switch {
 	case c.Status == sam.Good:
 		return "good"
+	case c.Status == sam.ReservationConflict && len(c.Sense) == 0:
+		return "conflict"
 	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize:
 		return fmt.Sprintf("status %#x, sense %x", c.Status, c.Sense)
 	}

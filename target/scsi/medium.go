@@ -111,7 +111,7 @@ func mediumOperations() []operation {
 // readOperation makes a READ (SBC-3 5.10 to 5.13). With FUA, what was read is
 // durable before status.
 func readOperation(code api.SCSICommandType, f form, byte1 byte) operation {
-	op := operation{code: code, action: noAction, usage: f.usage(byte1)}
+	op := operation{code: code, action: noAction, access: accessReads, usage: f.usage(byte1)}
 	op.prepare = func(v *view, c *sam.Command) sense {
 		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
 		c.WantIn = uint32(e.size)
@@ -157,7 +157,7 @@ func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 // syncOperation makes a SYNCHRONIZE CACHE (SBC-3 5.26, 5.27). The whole cache is
 // synced, whatever the range: one flush serves all.
 func syncOperation(code api.SCSICommandType, f form) operation {
-	op := operation{code: code, action: noAction, usage: f.usage(bitsSync)}
+	op := operation{code: code, action: noAction, access: accessChanges, usage: f.usage(bitsSync)}
 	op.prepare = func(v *view, c *sam.Command) sense {
 		if !v.unit.contains(f.lba(c.CDB), f.count(c.CDB)) {
 			return illegal(gotgt.ASC_LBA_OUT_OF_RANGE)

@@ -207,8 +207,6 @@ func TestCorrupt(t *testing.T) {
 		{"power condition", "1b 00 00 00 30 00", "5 2400 cd0004"},
 		{"reserved bit", "1e 00 00 00 04 00", "5 2400 ca0004"},
 
-		{"RESERVE", "16", opcode}, {"RELEASE", "17", opcode},
-		{"PERSISTENT RESERVE IN", "5e", opcode}, {"PERSISTENT RESERVE OUT", "5f", opcode},
 		{"MODE SELECT", "15", opcode}, {"FORMAT UNIT", "04", opcode},
 		{"COMPARE AND WRITE", "89", opcode}, {"ORWRITE", "8b", opcode},
 		{"variable length", "7f", opcode}, {"vendor specific", "c0", opcode},
@@ -234,7 +232,7 @@ func TestShortCDB(t *testing.T) {
 			if n > 0 {
 				c = run(r.nexus, [8]byte{}, append([]byte{byte(code)}, make([]byte, n-1)...), nil, 512)
 			}
-			if got := outcome(c); got != "good" && !strings.HasPrefix(got, "5 2") {
+			if got := outcome(c); got != "good" && !strings.HasPrefix(got, "5 2") && got != "5 1a00" {
 				t.Fatalf("operation code %02x, %d bytes: %s", code, n, got)
 			}
 		}

@@ -3,11 +3,13 @@ package scsi
 import (
 	"encoding/binary"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
+	"github.com/twinlun/twinlun/target/reservation"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -16,14 +18,15 @@ import (
 type port struct {
 	target *Target
 	key    portKey
+	name   reservation.Nexus
 	absent *view // stands for every logical unit that does not exist
 
 	// views is replaced as a whole under Target.mu; commands read it without a lock.
 	views atomic.Pointer[map[uint16]*view]
 
 	// Under Target.mu.
-	open   int    // nexuses now
-	opened uint64 // Target.clock when last opened
+	open   []*nexus // now
+	opened uint64   // Target.clock when last opened
 }
 
 // view is one logical unit as one I_T nexus sees it.
@@ -51,6 +54,15 @@ func (p *port) changeLocked(change func(map[uint16]*view)) {
 func (p *port) establish(which uint32) {
 	for _, v := range *p.views.Load() {
 		v.establish(which)
+	}
+}
+
+// establishOn is establish for one logical unit, if the port sees it.
+func (p *port) establishOn(u *unit, which uint32) {
+	for _, v := range *p.views.Load() {
+		if v.unit == u {
+			v.establish(which)
+		}
 	}
 }
 
@@ -93,6 +105,26 @@ func appendLUN(p []byte, number uint16) []byte {
 type nexus struct {
 	port  *port
 	close sync.Once
+
+	tasks sam.Tasks // of the transport; nil: it has none to give. Set by UseTasks
+}
+
+// UseTasks implements sam.TaskUser.
+func (n *nexus) UseTasks(t sam.Tasks) { n.tasks = t }
+
+// TAS implements sam.TaskUser: the bit is 0, and cannot be changed.
+func (n *nexus) TAS([8]byte) bool { return false }
+
+// abort ends the nexus's commands on a unit, but not the one on whose behalf.
+func (n *nexus) abort(u *unit, by *sam.Command) {
+	if n.tasks == nil {
+		return
+	}
+	for number, v := range *n.port.views.Load() {
+		if v.unit == u {
+			n.tasks.Abort([8]byte(appendLUN(nil, number)), by, false)
+		}
+	}
 }
 
 // Prepare implements sam.Nexus.
@@ -125,6 +157,9 @@ func (p *port) prepare(c *sam.Command) sense {
 	if s := op.check(c.CDB); s.failed() {
 		return s
 	}
+	if s := v.admit(op, c.CDB); s.failed() {
+		return s
+	}
 	c.Unit = v
 	return op.prepare(v, c)
 }
@@ -147,13 +182,16 @@ func (p *port) execute(c *sam.Command) sense {
 	if v.unit != nil && p.view(c.LUN) != v {
 		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
 	}
+	if s := v.admit(op, c.CDB); s.failed() {
+		return s
+	}
 	return op.execute(v, c)
 }
 
 // HasLUN implements sam.Nexus.
 func (n *nexus) HasLUN(lun [8]byte) bool { return n.port.view(lun).unit != nil }
 
-// Reset implements sam.Nexus. A reset is told to every I_T nexus, the one that
+// Reset implements sam.Nexus. Of a CLEAR TASK SET the nexus itself is told. A reset is told to every I_T nexus, the one that
 // asked for it included (SAM-5 6.3.2, 6.3.3): initiators expect that.
 func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	t := n.port.target
@@ -162,6 +200,8 @@ func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	switch f {
 	case sam.LogicalUnitReset:
 		return t.resetLocked(lun)
+	case sam.ClearTaskSet:
+		n.port.view(lun).establish(attentionCleared)
 	case sam.TargetWarmReset:
 		t.resetAllLocked(attentionHardReset)
 	case sam.TargetColdReset:
@@ -175,6 +215,7 @@ func (t *Target) resetLocked(lun [8]byte) bool {
 	if !ok || t.luns[number] == nil {
 		return false
 	}
+	t.luns[number].reset()
 	for _, p := range t.ports {
 		p.view(lun).establish(attentionLUNReset)
 	}
@@ -182,17 +223,28 @@ func (t *Target) resetLocked(lun [8]byte) bool {
 }
 
 func (t *Target) resetAllLocked(which uint32) {
+	for _, u := range t.luns {
+		u.reset()
+	}
 	for _, p := range t.ports {
 		p.establish(which)
 	}
 }
 
-// Close implements sam.Nexus.
+// reset is what a unit forgets with a reset: RESERVE. Persistent reservations stay
+// (SPC-4 5.13.1).
+func (u *unit) reset() { u.releaseOldOf(nil) }
+
+// Close implements sam.Nexus. What RESERVE has reserved is released: the nexus is
+// lost (SPC-2 5.5.1).
 func (n *nexus) Close() {
 	n.close.Do(func() {
 		t := n.port.target
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		n.port.open--
+		n.port.open = slices.DeleteFunc(n.port.open, func(o *nexus) bool { return o == n })
+		for _, u := range t.luns {
+			u.releaseOldOf(n.port)
+		}
 	})
 }

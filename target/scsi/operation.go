@@ -23,6 +23,10 @@ type operation struct {
 	// (SAM-5 5.14.3).
 	quiet bool
 
+	// access is what it may run under while somebody else has reserved the logical
+	// unit. An operation that says nothing is kept out by all that there is.
+	access access
+
 	// prepare checks the CDB and sets WantIn and WantOut; execute does the work.
 	// Neither keeps state between the two: a command may be prepared and dropped.
 	prepare, execute func(*view, *sam.Command) sense
@@ -80,7 +84,8 @@ func (o *operations) find(cdb []byte) (*operation, sense) {
 
 func newOperations() *operations {
 	o := new(operations)
-	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations()} {
+	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
+		oldOperations(), reserveOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)
@@ -107,15 +112,18 @@ func field(at, size int) length {
 	panic("scsi: a CDB field has 1, 2, 4 or 8 bytes")
 }
 
-// maxAnswer bounds parameter data other than the list of LUNs.
+// maxAnswer bounds parameter data other than lists of LUNs and registrations.
 const maxAnswer = 4096
 
 // answers makes an operation that returns parameter data, cut to its allocation
 // length.
 func answers(op operation, allocation length, build func(*view, *sam.Command) ([]byte, sense)) operation {
 	limit := uint64(maxAnswer)
-	if op.code == api.REPORT_LUNS {
+	switch op.code {
+	case api.REPORT_LUNS:
 		limit = 8 + 8*(maxLUN+1)
+	case api.PERSISTENT_RESERVE_IN:
+		limit = 1<<16 - 1 // READ FULL STATUS; no allocation length is greater
 	}
 	op.prepare = func(_ *view, c *sam.Command) sense {
 		c.WantIn = uint32(min(allocation(c.CDB), limit))
@@ -141,24 +149,24 @@ func nothing(*view, *sam.Command) sense { return sense{} }
 // once and do not touch the Disk, except for its size.
 func unitOperations() []operation {
 	return []operation{
-		{code: api.TEST_UNIT_READY, action: noAction, usage: make([]byte, 6),
+		{code: api.TEST_UNIT_READY, action: noAction, access: accessFree, usage: make([]byte, 6),
 			prepare: nothing, execute: testUnitReady},
-		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true,
+		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways,
 			usage: []byte{0, 0x01, 0, 0, 0xff, 0}}, field(4, 1), requestSense),
-		answers(operation{code: api.INQUIRY, action: noAction, quiet: true,
+		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways,
 			usage: []byte{0, 0x01, 0xff, 0xff, 0xff, 0}}, field(3, 2), inquiry),
-		answers(operation{code: api.MODE_SENSE, action: noAction,
+		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads,
 			usage: []byte{0, 0x08, 0xff, 0xff, 0xff, 0}}, field(4, 1), modeSense6),
-		answers(operation{code: api.MODE_SENSE_10, action: noAction,
+		answers(operation{code: api.MODE_SENSE_10, action: noAction, access: accessReads,
 			usage: []byte{0, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), modeSense10),
-		answers(operation{code: api.READ_CAPACITY, action: noAction,
+		answers(operation{code: api.READ_CAPACITY, action: noAction, access: accessAlways,
 			usage: make([]byte, 10)}, fixed(8), readCapacity10),
-		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16),
+		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16), access: accessAlways,
 			usage: []byte{0, byte(api.SAI_READ_CAPACITY_16), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}},
 			field(10, 4), readCapacity16),
-		{code: api.START_STOP, action: noAction, usage: []byte{0, 0x01, 0, 0, 0x01, 0},
+		{code: api.START_STOP, action: noAction, access: accessAlways, usage: []byte{0, 0x01, 0, 0, 0x01, 0},
 			prepare: prepareStartStop, execute: nothing},
-		{code: api.ALLOW_MEDIUM_REMOVAL, action: noAction, usage: []byte{0, 0, 0, 0, 0x03, 0},
+		{code: api.ALLOW_MEDIUM_REMOVAL, action: noAction, access: accessRemoval, usage: []byte{0, 0, 0, 0, 0x03, 0},
 			prepare: nothing, execute: nothing}, // the medium cannot be removed
 	}
 }

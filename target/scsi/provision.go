@@ -115,7 +115,7 @@ func (u *unit) zero(c *sam.Command, e extent) sense {
 // it copies.
 func statusOperation() operation {
 	lba := field(2, 8)
-	op := operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_GET_LBA_STATUS),
+	op := operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_GET_LBA_STATUS), access: accessReads,
 		usage: form16().usage(byte(api.SAI_GET_LBA_STATUS))}
 	return answers(op, field(10, 4), func(v *view, c *sam.Command) ([]byte, sense) {
 		first, blocks := lba(c.CDB), v.unit.blocks()

@@ -67,7 +67,7 @@ func TestResponses(t *testing.T) {
 
 		{"opcode READ (10)", "a3 0c 01 28 0000 000000ff 00 00", "0003 000a 28 18 ffffffff 00 ffff 00"},
 		{"opcode, timeouts", "a3 0c 81 00 0000 000000ff 00 00", "0083 0006 00 0000000000 000a" + zeros(10)},
-		{"opcode not there", "a3 0c 01 5e 0000 000000ff 00 00", "0001 0000"},
+		{"opcode not there", "a3 0c 01 04 0000 000000ff 00 00", "0001 0000"},
 		{"service action", "a3 0c 02 9e 0010 000000ff 00 00",
 			"0003 0010 9e 10 0000000000000000 ffffffff 00 00"},
 		{"service action not there", "a3 0c 02 9e 0011 000000ff 00 00", "0001 0000"},
@@ -136,8 +136,8 @@ func TestAllOpcodes(t *testing.T) {
 			t.Errorf("operation code %02x: listed %v, but answers %q", code, listed[byte(code)], got)
 		}
 	}
-	if len(listed) != 27 {
-		t.Errorf("%d operation codes, want 27", len(listed))
+	if len(listed) < 31 {
+		t.Errorf("%d operation codes, want at least 31", len(listed))
 	}
 }
 

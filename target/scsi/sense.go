@@ -17,6 +17,9 @@ const (
 	codeSpaceAllocFailed gotgt.SCSISubError = 0x2707
 	codeHardReset        gotgt.SCSISubError = 0x2902
 	codeLUNReset         gotgt.SCSISubError = 0x2903
+
+	codeSoftwareProtected      gotgt.SCSISubError = 0x2702
+	codeRegistrationsPreempted gotgt.SCSISubError = 0x2a05
 )
 
 // senseSize is the length of all fixed format sense data here.
@@ -27,11 +30,16 @@ type sense struct {
 	key  byte
 	code gotgt.SCSISubError
 
+	status sam.Status // other than CHECK CONDITION; then there is no sense data
+
 	// The field pointer of ILLEGAL REQUEST, if pointed.
 	pointed, inCDB bool
 	bit            int8 // of the field's byte, or -1
 	field          uint16
 }
+
+// conflict is a command that a reservation keeps out.
+var conflict = sense{status: sam.ReservationConflict}
 
 func (s sense) failed() bool { return s != sense{} }
 
@@ -56,6 +64,13 @@ func invalidBits(at int, fault byte) sense {
 func invalidParameter(at int) sense {
 	return sense{key: gotgt.ILLEGAL_REQUEST, code: gotgt.ASC_INVALID_FIELD_IN_PARMS,
 		pointed: true, bit: -1, field: uint16(at)}
+}
+
+// invalidParameterBits is invalidParameter, pointing to the highest bit at fault.
+func invalidParameterBits(at int, fault byte) sense {
+	s := invalidParameter(at)
+	s.bit = int8(bits.Len8(fault) - 1)
+	return s
 }
 
 // appendFixed appends the sense data in fixed format (SPC-4 4.5.3).
@@ -94,9 +109,11 @@ func (s sense) finish(c *sam.Command) {
 		c.Status = sam.Good
 		return
 	}
-	c.Status = sam.CheckCondition
-	c.Sense = s.appendFixed(c.Sense[:0])
 	c.InLen, c.Needed = 0, 0
+	if c.Status = s.status; s.status == 0 {
+		c.Status = sam.CheckCondition
+		c.Sense = s.appendFixed(c.Sense[:0])
+	}
 }
 
 // notReady is implemented by errors of a Disk that will pass: initiators then

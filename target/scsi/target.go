@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gostor/gotgt/pkg/api"
 
+	"github.com/twinlun/twinlun/target/reservation"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -65,12 +67,29 @@ type LUN struct {
 	Product   string   // up to 16 bytes; empty: twinlun
 	Revision  string   // up to 4 bytes
 	BlockSize uint32   // logical block, bytes: 512 to 4096, a power of two; 0: 512
+
+	// Reservations keeps the persistent ones; nil: in memory, for this target alone.
+	Reservations Reserver
 }
 
 // Config describes a target device.
 type Config struct {
 	Name string       // iSCSI name, up to 223 bytes
 	Log  *slog.Logger // nil: slog.Default()
+
+	// Groups are all target port groups through which hosts reach the logical units,
+	// the same at all sites; none: each port is a group of its own, and there are no
+	// others.
+	Groups []PortGroup
+}
+
+// PortGroup is a target port group: the target ports of one site.
+type PortGroup struct {
+	ID    uint16   // target port group (SPC-4 5.15.1)
+	Ports []uint16 // relative target port identifiers, which are portal group tags
+	// Remote ports belong to another Target, at another site. It shows the same
+	// logical units, but does not share their reservations.
+	Remote bool
 }
 
 // Target is a SCSI target device. It implements sam.Target.
@@ -82,10 +101,13 @@ type Target struct {
 
 	scratch sync.Pool // of *[scratchSize]byte
 
+	groups []PortGroup
+
 	mu    sync.Mutex
 	luns  map[uint16]*unit
 	ports map[portKey]*port
-	clock uint64 // counts openings, for forgetting the oldest port
+	named map[reservation.Nexus]*port // the same ports
+	clock uint64                      // counts openings, for forgetting the oldest port
 }
 
 // portKey names one I_T nexus.
@@ -101,11 +123,13 @@ func NewTarget(cfg Config) *Target {
 		log = slog.Default()
 	}
 	return &Target{
-		name:  cfg.Name[:min(len(cfg.Name), maxName)],
-		log:   log,
-		ops:   newOperations(),
-		luns:  make(map[uint16]*unit),
-		ports: make(map[portKey]*port),
+		name:   cfg.Name[:min(len(cfg.Name), maxName)],
+		log:    log,
+		ops:    newOperations(),
+		groups: cfg.Groups,
+		luns:   make(map[uint16]*unit),
+		ports:  make(map[portKey]*port),
+		named:  make(map[reservation.Nexus]*port),
 	}
 }
 
@@ -118,6 +142,10 @@ type unit struct {
 	naa    []byte
 	eui    []byte
 	shift  uint // log2 of the logical block size
+
+	reservations Reserver
+	guard        atomic.Pointer[guard] // nil: open to all
+	mu           sync.Mutex            // over changes of guard
 }
 
 // blocks is the capacity in logical blocks.
@@ -173,19 +201,20 @@ func (t *Target) NewNexus(from sam.InitiatorPort, portalGroup uint16) sam.Nexus 
 		p.establish(attentionNexusLoss)
 	}
 	t.clock++
-	p.open, p.opened = p.open+1, t.clock
-	return &nexus{port: p}
+	n := &nexus{port: p}
+	p.open, p.opened = append(p.open, n), t.clock
+	return n
 }
 
 func (t *Target) newPortLocked(key portKey) *port {
-	p := &port{target: t, key: key}
+	p := &port{target: t, key: key, name: reservation.Nexus{Initiator: portName(key.from), Port: key.group}}
 	p.absent = p.newView(nil, 0)
 	views := make(map[uint16]*view, len(t.luns))
 	for number, u := range t.luns {
 		views[number] = p.newView(u, attentionPowerOn)
 	}
 	p.views.Store(&views)
-	t.ports[key] = p
+	t.ports[key], t.named[p.name] = p, p
 	return p
 }
 
@@ -197,12 +226,13 @@ func (t *Target) forgetLocked() {
 	}
 	var oldest *port
 	for _, p := range t.ports {
-		if p.open == 0 && p.opened != 0 && (oldest == nil || p.opened < oldest.opened) {
+		if len(p.open) == 0 && p.opened != 0 && (oldest == nil || p.opened < oldest.opened) {
 			oldest = p
 		}
 	}
 	if oldest != nil {
 		delete(t.ports, oldest.key)
+		delete(t.named, oldest.name)
 	}
 }
 
@@ -226,6 +256,8 @@ func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 		u.eui = l.EUI[:]
 	}
 	u.lu = newModel(l, u.shift)
+	u.reservations = l.Reservations
+	u.watchReservations()
 	return u, nil
 }
 

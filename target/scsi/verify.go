@@ -20,7 +20,7 @@ func byteCheck(cdb []byte) byte { return cdb[1] >> 1 & 3 }
 
 // verifyOperation makes a VERIFY (SBC-3 5.29 to 5.31).
 func verifyOperation(code api.SCSICommandType, f form) operation {
-	op := operation{code: code, action: noAction, usage: f.usage(bitsVerify)}
+	op := operation{code: code, action: noAction, access: accessReads, usage: f.usage(bitsVerify)}
 	op.prepare = func(v *view, c *sam.Command) sense {
 		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
 		if !s.failed() && byteCheck(c.CDB) == 2 {
