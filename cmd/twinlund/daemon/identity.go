@@ -4,26 +4,53 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/target/reservation/local"
 	"github.com/twinlun/twinlun/target/scsi"
 	"github.com/twinlun/twinlun/target/volume"
 )
 
 // newDevice makes the SCSI target device with all LUNs.
 func newDevice(cfg *config.Config, luns []*lun, log *slog.Logger) (*scsi.Target, error) {
-	device := scsi.NewTarget(scsi.Config{Name: cfg.ISCSI.IQN, Log: log})
+	device := scsi.NewTarget(scsi.Config{Name: cfg.ISCSI.IQN, Log: log, Groups: portGroups(&cfg.ISCSI)})
 	for _, l := range luns {
-		err := device.AddLUN(l.cfg.Number, scsi.LUN{
-			Disk:   volume.New(l.replica),
-			NAA:    naa(l.cfg.UUID),
-			Serial: config.FormatUUID(l.cfg.UUID),
-		})
+		reservations, err := local.Open(reservationsFile(&l.cfg), l.cfg.UUID)
+		if err == nil {
+			err = device.AddLUN(l.cfg.Number, scsi.LUN{
+				Disk:         volume.New(l.replica),
+				NAA:          naa(l.cfg.UUID),
+				Serial:       config.FormatUUID(l.cfg.UUID),
+				Reservations: reservations,
+			})
+		}
 		if err != nil {
 			return nil, fmt.Errorf("LUN %d (%s): %w", l.cfg.Number, l.cfg.Name, err)
 		}
 	}
 	return device, nil
+}
+
+// reservationsFile is where a LUN's persistent reservations are kept while an
+// initiator wants them to outlive this process: beside the map.
+func reservationsFile(l *config.LUN) string {
+	return filepath.Join(filepath.Dir(l.Map), l.Name+".reservations")
+}
+
+// portGroups are the target port groups of both nodes. A portal group is a target
+// port, and the only one of its group; those of the peer are not ours.
+func portGroups(c *config.ISCSI) (all []scsi.PortGroup) {
+	tags := []uint16{c.PortalGroup}
+	for _, p := range c.Portals {
+		tags = append(tags, p.Group)
+	}
+	slices.Sort(tags)
+	for _, tag := range slices.Compact(tags) {
+		all = append(all, scsi.PortGroup{ID: tag, Ports: []uint16{tag}, Remote: tag != c.PortalGroup})
+	}
+	return all
 }
 
 // naa is the LUN's identifier, the same at both nodes, as it comes from the UUID
