@@ -19,6 +19,7 @@ const (
 	attentionReservationsPreempted
 	attentionReservationsReleased
 	attentionRegistrationsPreempted
+	attentionAccessChanged
 
 	attentionResets = attentionPowerOn | attentionHardReset | attentionLUNReset | attentionNexusLoss
 )
@@ -67,6 +68,8 @@ func attentionCode(which uint32) gotgt.SCSISubError {
 		return gotgt.ASC_RESERVATIONS_RELEASED
 	case attentionRegistrationsPreempted:
 		return codeRegistrationsPreempted
+	case attentionAccessChanged:
+		return codeAccessStateChanged
 	}
 	return gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED
 }

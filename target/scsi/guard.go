@@ -34,15 +34,21 @@ func (op *operation) accessOf(cdb []byte) access {
 }
 
 // guard is what keeps commands from a logical unit at present: a reservation, write
-// protection. A unit that is open to all has none, and finds that out with one
+// protection, a target port group that is not active. A unit that is open to all has none, and finds that out with one
 // atomic load.
 type guard struct {
 	persistent *reservation.State // with a reservation in it, or nil
 	reserved   *port              // who has reserved it with RESERVE, or nil
 	protected  bool               // SWP
+
+	// states are those of target port groups that are not active. The map is replaced
+	// as a whole, too.
+	states map[uint16]AccessState
 }
 
-func (g *guard) open() bool { return g.persistent == nil && g.reserved == nil && !g.protected }
+func (g *guard) open() bool {
+	return g.persistent == nil && g.reserved == nil && !g.protected && len(g.states) == 0
+}
 
 // admit looks whether a command may run, and is asked twice: before its data comes,
 // and when it is carried out. A reservation that was made in between counts.
@@ -53,6 +59,9 @@ func (v *view) admit(op *operation, cdb []byte) sense {
 	g := v.unit.guard.Load()
 	if g == nil {
 		return sense{}
+	}
+	if s := g.states[v.port.group].notActive(op); s.failed() {
+		return s
 	}
 	return g.admit(v.port, op.accessOf(cdb))
 }

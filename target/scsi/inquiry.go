@@ -14,6 +14,10 @@ import (
 // (SPC-4 6.6.2).
 const noUnit = 0x7f
 
+// inquiryTPGS is in byte 5 of standard INQUIRY data: target port groups, with
+// implicit changes of their states.
+const inquiryTPGS = 0x10
+
 // inquiry is INQUIRY (SPC-4 6.6).
 func inquiry(v *view, c *sam.Command) ([]byte, sense) {
 	page := c.CDB[2]
@@ -49,7 +53,7 @@ func (v *view) standardInquiry() []byte {
 		attrs = v.unit.lu.Attrs
 	}
 	p := []byte{v.peripheral(), 0, 0x06, gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT,
-		96 - 5, 0, gotgt.INQUIRY_MULTIP, gotgt.INQUIRY_CMDQUE}
+		96 - 5, inquiryTPGS, gotgt.INQUIRY_MULTIP, gotgt.INQUIRY_CMDQUE}
 	p = fmt.Appendf(p, "%-8s%-16s%-4s", attrs.VendorID, attrs.ProductID, attrs.ProductRev)
 	p = append(p, make([]byte, 22)...)
 	for _, version := range attrs.VersionDesction {
@@ -82,10 +86,11 @@ func (v *view) vitalPage(page byte) ([]byte, bool) {
 
 // identification is the device identification page (SPC-4 7.8.6): first what
 // names the logical unit, then the target port, then the target device. The
-// relative port and the target port group are the portal group tag.
+// relative port is the portal group tag.
 func (v *view) identification() []byte {
 	attrs := v.unit.lu.Attrs
-	group := []byte{0, 0, byte(v.port.key.group >> 8), byte(v.port.key.group)}
+	relative := []byte{0, 0, byte(v.port.key.group >> 8), byte(v.port.key.group)}
+	group := []byte{0, 0, byte(v.port.group >> 8), byte(v.port.group)}
 	name := v.port.target.name
 
 	p := appendDesignator(nil, gotgt.INQ_CODE_BIN, gotgt.ASS_LU, gotgt.DESG_NAA, v.unit.naa)
@@ -94,7 +99,7 @@ func (v *view) identification() []byte {
 	}
 	vendor := fmt.Appendf(nil, "%-8s%-16s%s", attrs.VendorID, attrs.ProductID, attrs.SCSISN)
 	p = appendDesignator(p, gotgt.INQ_CODE_ASCII, gotgt.ASS_LU, gotgt.DESG_T10, vendor)
-	p = appendDesignator(p, gotgt.INQ_CODE_BIN, gotgt.ASS_TGT_PORT, gotgt.DESG_REL_TGT_PORT, group)
+	p = appendDesignator(p, gotgt.INQ_CODE_BIN, gotgt.ASS_TGT_PORT, gotgt.DESG_REL_TGT_PORT, relative)
 	p = appendDesignator(p, gotgt.INQ_CODE_BIN, gotgt.ASS_TGT_PORT, gotgt.DESG_TGT_PORT_GRP, group)
 	port := fmt.Sprintf("%s,t,0x%04X", name, v.port.key.group)
 	p = appendDesignator(p, gotgt.INQ_CODE_UTF8, gotgt.ASS_TGT_PORT, gotgt.DESG_SCSI, nameString(port))

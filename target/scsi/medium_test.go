@@ -199,7 +199,7 @@ func TestCorrupt(t *testing.T) {
 		{"has service actions", "a3 0c 01 9e 0000 00000010 00 00", "5 2400 ca0002"},
 		{"has no service actions", "a3 0c 02 28 0000 00000010 00 00", "5 2400 ca0002"},
 		{"reporting options", "a3 0c 04 28 0000 00000010 00 00", "5 2400 ca0002"},
-		{"service action", "a3 0a 00 00 0000 00000010 00 00", "5 2400 cc0001"},
+		{"service action", "a3 0b 00 00 0000 00000010 00 00", "5 2400 cc0001"},
 		{"reserved byte", "1b 00 01 00 01 00", "5 2400 c80002"},
 		{"stop", "1b 00 00 00 00 00", "5 2400 c80004"},
 		{"eject", "1b 00 00 00 02 00", "5 2400 c90004"},

@@ -19,7 +19,8 @@ type port struct {
 	target *Target
 	key    portKey
 	name   reservation.Nexus
-	absent *view // stands for every logical unit that does not exist
+	group  uint16 // target port group
+	absent *view  // stands for every logical unit that does not exist
 
 	// views is replaced as a whole under Target.mu; commands read it without a lock.
 	views atomic.Pointer[map[uint16]*view]

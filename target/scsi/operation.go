@@ -26,6 +26,8 @@ type operation struct {
 	// access is what it may run under while somebody else has reserved the logical
 	// unit. An operation that says nothing is kept out by all that there is.
 	access access
+	// path is in which states of the target port group it runs.
+	path path
 
 	// prepare checks the CDB and sets WantIn and WantOut; execute does the work.
 	// Neither keeps state between the two: a command may be prepared and dropped.
@@ -85,7 +87,7 @@ func (o *operations) find(cdb []byte) (*operation, sense) {
 func newOperations() *operations {
 	o := new(operations)
 	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
-		oldOperations(), reserveOperations()} {
+		oldOperations(), reserveOperations(), groupOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)
@@ -151,17 +153,18 @@ func unitOperations() []operation {
 	return []operation{
 		{code: api.TEST_UNIT_READY, action: noAction, access: accessFree, usage: make([]byte, 6),
 			prepare: nothing, execute: testUnitReady},
-		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways,
+		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways, path: pathAny,
 			usage: []byte{0, 0x01, 0, 0, 0xff, 0}}, field(4, 1), requestSense),
-		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways,
+		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways, path: pathAny,
 			usage: []byte{0, 0x01, 0xff, 0xff, 0xff, 0}}, field(3, 2), inquiry),
-		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads,
+		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads, path: pathStandby,
 			usage: []byte{0, 0x08, 0xff, 0xff, 0xff, 0}}, field(4, 1), modeSense6),
-		answers(operation{code: api.MODE_SENSE_10, action: noAction, access: accessReads,
+		answers(operation{code: api.MODE_SENSE_10, action: noAction, access: accessReads, path: pathStandby,
 			usage: []byte{0, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), modeSense10),
-		answers(operation{code: api.READ_CAPACITY, action: noAction, access: accessAlways,
+		// READ CAPACITY is not in SPC-4's list for standby; hosts ask before they know.
+		answers(operation{code: api.READ_CAPACITY, action: noAction, access: accessAlways, path: pathStandby,
 			usage: make([]byte, 10)}, fixed(8), readCapacity10),
-		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16), access: accessAlways,
+		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16), access: accessAlways, path: pathStandby,
 			usage: []byte{0, byte(api.SAI_READ_CAPACITY_16), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}},
 			field(10, 4), readCapacity16),
 		{code: api.START_STOP, action: noAction, access: accessAlways, usage: []byte{0, 0x01, 0, 0, 0x01, 0},

@@ -60,7 +60,7 @@ const (
 
 func (o *operations) reportOperations() []operation {
 	return []operation{
-		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, access: accessAlways,
+		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, access: accessAlways, path: pathAny,
 			usage: []byte{0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), reportLUNs),
 		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, access: accessReads,
 			usage: []byte{0, reportCodes, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), o.reportCodes),

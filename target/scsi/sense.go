@@ -20,6 +20,11 @@ const (
 
 	codeSoftwareProtected      gotgt.SCSISubError = 0x2702
 	codeRegistrationsPreempted gotgt.SCSISubError = 0x2a05
+	codeAccessStateChanged     gotgt.SCSISubError = 0x2a06
+
+	codeTransition  gotgt.SCSISubError = 0x040a
+	codeStandby     gotgt.SCSISubError = 0x040b
+	codeUnavailable gotgt.SCSISubError = 0x040c
 )
 
 // senseSize is the length of all fixed format sense data here.

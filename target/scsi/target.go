@@ -68,6 +68,10 @@ type LUN struct {
 	Revision  string   // up to 4 bytes
 	BlockSize uint32   // logical block, bytes: 512 to 4096, a power of two; 0: 512
 
+	// PreferredGroup is the target port group that is active/optimized for hosts that
+	// are not assigned to one (SetPreference); 0: all are.
+	PreferredGroup uint16
+
 	// Reservations keeps the persistent ones; nil: in memory, for this target alone.
 	Reservations Reserver
 }
@@ -107,7 +111,9 @@ type Target struct {
 	luns  map[uint16]*unit
 	ports map[portKey]*port
 	named map[reservation.Nexus]*port // the same ports
-	clock uint64                      // counts openings, for forgetting the oldest port
+
+	preferred map[string]uint16 // target port group, by initiator name
+	clock     uint64            // counts openings, for forgetting the oldest port
 }
 
 // portKey names one I_T nexus.
@@ -130,6 +136,8 @@ func NewTarget(cfg Config) *Target {
 		luns:   make(map[uint16]*unit),
 		ports:  make(map[portKey]*port),
 		named:  make(map[reservation.Nexus]*port),
+
+		preferred: make(map[string]uint16),
 	}
 }
 
@@ -146,6 +154,9 @@ type unit struct {
 	reservations Reserver
 	guard        atomic.Pointer[guard] // nil: open to all
 	mu           sync.Mutex            // over changes of guard
+
+	preferred uint16   // target port group
+	moved     sync.Map // the target port groups whose state was changed
 }
 
 // blocks is the capacity in logical blocks.
@@ -207,7 +218,8 @@ func (t *Target) NewNexus(from sam.InitiatorPort, portalGroup uint16) sam.Nexus 
 }
 
 func (t *Target) newPortLocked(key portKey) *port {
-	p := &port{target: t, key: key, name: reservation.Nexus{Initiator: portName(key.from), Port: key.group}}
+	p := &port{target: t, key: key, name: reservation.Nexus{Initiator: portName(key.from), Port: key.group},
+		group: t.groupOf(key.group)}
 	p.absent = p.newView(nil, 0)
 	views := make(map[uint16]*view, len(t.luns))
 	for number, u := range t.luns {
@@ -256,7 +268,7 @@ func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 		u.eui = l.EUI[:]
 	}
 	u.lu = newModel(l, u.shift)
-	u.reservations = l.Reservations
+	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
 	u.watchReservations()
 	return u, nil
 }

@@ -20,10 +20,11 @@ func newDevice(cfg *config.Config, luns []*lun, log *slog.Logger) (*scsi.Target,
 		reservations, err := local.Open(reservationsFile(&l.cfg), l.cfg.UUID)
 		if err == nil {
 			err = device.AddLUN(l.cfg.Number, scsi.LUN{
-				Disk:         volume.New(l.replica),
-				NAA:          naa(l.cfg.UUID),
-				Serial:       config.FormatUUID(l.cfg.UUID),
-				Reservations: reservations,
+				Disk:           volume.New(l.replica),
+				NAA:            naa(l.cfg.UUID),
+				Serial:         config.FormatUUID(l.cfg.UUID),
+				Reservations:   reservations,
+				PreferredGroup: preferredGroup(cfg, &l.cfg),
 			})
 		}
 		if err != nil {
@@ -51,6 +52,22 @@ func portGroups(c *config.ISCSI) (all []scsi.PortGroup) {
 		all = append(all, scsi.PortGroup{ID: tag, Ports: []uint16{tag}, Remote: tag != c.PortalGroup})
 	}
 	return all
+}
+
+// preferredGroup is the target port group of the node that a LUN prefers; 0: the
+// portals do not tell which that is.
+func preferredGroup(cfg *config.Config, l *config.LUN) (group uint16) {
+	if l.Preferred == cfg.Node {
+		return cfg.ISCSI.PortalGroup
+	}
+	for _, g := range portGroups(&cfg.ISCSI) {
+		if g.Remote && group != 0 {
+			return 0
+		} else if g.Remote {
+			group = g.ID
+		}
+	}
+	return group
 }
 
 // naa is the LUN's identifier, the same at both nodes, as it comes from the UUID
