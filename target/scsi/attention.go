@@ -20,6 +20,7 @@ const (
 	attentionReservationsReleased
 	attentionRegistrationsPreempted
 	attentionAccessChanged
+	attentionModesChanged
 
 	attentionResets = attentionPowerOn | attentionHardReset | attentionLUNReset | attentionNexusLoss
 )
@@ -70,6 +71,8 @@ func attentionCode(which uint32) gotgt.SCSISubError {
 		return codeRegistrationsPreempted
 	case attentionAccessChanged:
 		return codeAccessStateChanged
+	case attentionModesChanged:
+		return gotgt.ASC_MODE_PARAMETERS_CHANGED
 	}
 	return gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED
 }

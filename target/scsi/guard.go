@@ -140,13 +140,13 @@ func releaseOld(v *view, _ *sam.Command) sense {
 	return sense{}
 }
 
-// releaseOldOf ends a port's RESERVE; nil: anybody's.
+// releaseOldOf ends a port's RESERVE.
 func (u *unit) releaseOldOf(p *port) {
-	if holder := u.holderOfOld(); holder == nil {
+	if u.holderOfOld() != p {
 		return
 	}
 	u.restrict(func(g *guard) {
-		if p == nil || g.reserved == p {
+		if g.reserved == p {
 			g.reserved = nil
 		}
 	})

@@ -60,10 +60,14 @@ func (r *ram) WriteAt(_ context.Context, p []byte, off int64, fua bool) error {
 	return nil
 }
 
-func (r *ram) Zero(_ context.Context, off, n int64, _ bool) error {
+func (r *ram) Zero(_ context.Context, off, n int64, fua bool) error {
 	r.Lock()
 	defer r.Unlock()
-	if err := r.enter("zero", off, n); err != nil {
+	what := "zero"
+	if fua {
+		what = "zero fua"
+	}
+	if err := r.enter(what, off, n); err != nil {
 		return err
 	}
 	clear(r.p[off : off+n])

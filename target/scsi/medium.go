@@ -190,7 +190,7 @@ func (u *unit) write(c *sam.Command, p []byte, off int64, fua bool) sense {
 	if len(p) == 0 {
 		return sense{}
 	}
-	err := u.disk.WriteAt(c.Ctx, p, off, fua)
+	err := u.disk.WriteAt(c.Ctx, p, off, fua || u.writeThrough.Load())
 	return u.judge(c, err, gotgt.ASC_WRITE_ERROR)
 }
 

@@ -207,7 +207,7 @@ func TestCorrupt(t *testing.T) {
 		{"power condition", "1b 00 00 00 30 00", "5 2400 cd0004"},
 		{"reserved bit", "1e 00 00 00 04 00", "5 2400 ca0004"},
 
-		{"MODE SELECT", "15", opcode}, {"FORMAT UNIT", "04", opcode},
+		{"FORMAT UNIT", "04", opcode},
 		{"COMPARE AND WRITE", "89", opcode}, {"ORWRITE", "8b", opcode},
 		{"variable length", "7f", opcode}, {"vendor specific", "c0", opcode},
 	} {

@@ -13,15 +13,19 @@ import (
 const (
 	modeAllPages    = 0x3f
 	modeAllSubpages = 0xff
+	modeCurrent     = 0
 	modeChangeable  = 1
+	modeDefault     = 2
 	modeSaved       = 3
 
-	// modeDPOFUA is the device-specific parameter: DPO and FUA are understood.
+	// The device-specific parameter (SBC-3 6.4.1): DPO and FUA are understood; write
+	// protected.
 	modeDPOFUA = 0x10
+	modeWP     = 0x80
 )
 
-// modePages are the mode pages, ascending; Data is what follows code and length.
-// No field can be changed: default values are the current ones.
+// modePages are the mode pages, ascending; Data is what follows code and length,
+// with default values.
 func modePages() []api.ModePage {
 	return []api.ModePage{
 		// Caching: WCE. SYNCHRONIZE CACHE and FUA are what make a write durable.
@@ -33,6 +37,42 @@ func modePages() []api.ModePage {
 	}
 }
 
+// modeField is a bit of a mode page that can be changed. Changes are not saved: with
+// a reset or a loss of power it gets its default value again (SPC-4 7.5.1).
+type modeField struct {
+	page byte
+	at   int // in what follows code and length
+	bit  byte
+	get  func(*unit) bool
+	set  func(*unit, bool)
+}
+
+func modeFields() []modeField {
+	return []modeField{
+		// WCE (SBC-3 6.4.5): without it a write is durable when it is answered.
+		{page: 0x08, at: 0, bit: 0x04,
+			get: func(u *unit) bool { return !u.writeThrough.Load() },
+			set: func(u *unit, on bool) { u.writeThrough.Store(!on) }},
+		// SWP (SPC-4 7.5.8): nothing stores to the medium.
+		{page: 0x0a, at: 2, bit: 0x08,
+			get: (*unit).protected,
+			set: func(u *unit, on bool) { u.restrict(func(g *guard) { g.protected = on }) }},
+	}
+}
+
+func (u *unit) protected() bool {
+	g := u.guard.Load()
+	return g != nil && g.protected
+}
+
+// deviceSpecific is the device-specific parameter.
+func (u *unit) deviceSpecific() byte {
+	if u.protected() {
+		return modeWP | modeDPOFUA
+	}
+	return modeDPOFUA
+}
+
 // modeSense6 is MODE SENSE (6), SPC-4 6.13.
 func modeSense6(v *view, c *sam.Command) ([]byte, sense) {
 	pages, s := v.unit.selectPages(c.CDB)
@@ -41,7 +81,7 @@ func modeSense6(v *view, c *sam.Command) ([]byte, sense) {
 	}
 	block := v.unit.blockDescriptor(c.CDB, false)
 	size := 4 + len(block) + len(pages)
-	p := []byte{byte(size - 1), 0, modeDPOFUA, byte(len(block))}
+	p := []byte{byte(size - 1), 0, v.unit.deviceSpecific(), byte(len(block))}
 	return append(append(p, block...), pages...), sense{}
 }
 
@@ -54,7 +94,7 @@ func modeSense10(v *view, c *sam.Command) ([]byte, sense) {
 	long := c.CDB[1]&0x10 != 0
 	block := v.unit.blockDescriptor(c.CDB, long)
 	p := binary.BigEndian.AppendUint16(nil, uint16(8-2+len(block)+len(pages)))
-	p = append(p, 0, modeDPOFUA, 0, 0, 0, byte(len(block)))
+	p = append(p, 0, v.unit.deviceSpecific(), 0, 0, 0, byte(len(block)))
 	if long && len(block) > 0 {
 		p[4] = 0x01 // LONGLBA
 	}
@@ -73,7 +113,7 @@ func (u *unit) selectPages(cdb []byte) ([]byte, sense) {
 	var p []byte
 	for i := range u.lu.ModePages {
 		if m := &u.lu.ModePages[i]; page == m.PageCode || page == modeAllPages {
-			p = appendPage(p, m, control == modeChangeable)
+			p = append(append(p, m.PageCode, m.Size), u.modeData(m, control)...)
 		}
 	}
 	if p == nil {
@@ -82,12 +122,33 @@ func (u *unit) selectPages(cdb []byte) ([]byte, sense) {
 	return p, sense{}
 }
 
-func appendPage(p []byte, m *api.ModePage, changeable bool) []byte {
-	p = append(p, m.PageCode, m.Size)
-	if changeable {
-		return append(p, make([]byte, m.Size)...)
+// modePage finds a page; nil: there is none.
+func (u *unit) modePage(code byte) *api.ModePage {
+	for i := range u.lu.ModePages {
+		if m := &u.lu.ModePages[i]; m.PageCode == code {
+			return m
+		}
 	}
-	return append(p, m.Data...)
+	return nil
+}
+
+// modeData is what follows a page's code and length: current or default values, or
+// ones where something can be changed.
+func (u *unit) modeData(m *api.ModePage, control byte) []byte {
+	p := make([]byte, m.Size)
+	if control != modeChangeable {
+		copy(p, m.Data)
+	}
+	for _, f := range modeFields() {
+		switch {
+		case f.page != m.PageCode || control == modeDefault:
+		case control == modeChangeable || f.get(u):
+			p[f.at] |= f.bit
+		default:
+			p[f.at] &^= f.bit
+		}
+	}
+	return p
 }
 
 // blockDescriptor is the short or long LBA mode parameter block descriptor

@@ -232,9 +232,12 @@ func (t *Target) resetAllLocked(which uint32) {
 	}
 }
 
-// reset is what a unit forgets with a reset: RESERVE. Persistent reservations stay
-// (SPC-4 5.13.1).
-func (u *unit) reset() { u.releaseOldOf(nil) }
+// reset is what a unit forgets with a reset: RESERVE, and what MODE SELECT changed.
+// Persistent reservations stay (SPC-4 5.13.1).
+func (u *unit) reset() {
+	u.restrict(func(g *guard) { g.reserved, g.protected = nil, false })
+	u.writeThrough.Store(false)
+}
 
 // Close implements sam.Nexus. What RESERVE has reserved is released: the nexus is
 // lost (SPC-2 5.5.1).

@@ -87,7 +87,7 @@ func (o *operations) find(cdb []byte) (*operation, sense) {
 func newOperations() *operations {
 	o := new(operations)
 	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
-		oldOperations(), reserveOperations(), groupOperations()} {
+		oldOperations(), reserveOperations(), groupOperations(), selectOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)

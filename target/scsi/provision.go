@@ -106,7 +106,7 @@ func (u *unit) zero(c *sam.Command, e extent) sense {
 	if e.size == 0 {
 		return sense{}
 	}
-	return u.judge(c, u.disk.Zero(c.Ctx, e.off, e.size, false), gotgt.ASC_WRITE_ERROR)
+	return u.judge(c, u.disk.Zero(c.Ctx, e.off, e.size, u.writeThrough.Load()), gotgt.ASC_WRITE_ERROR)
 }
 
 // statusOperation makes GET LBA STATUS (SBC-3 5.6). A Disk does not tell where

@@ -41,8 +41,10 @@ func TestResponses(t *testing.T) {
 		{"caching", "1a 00 08 00 ff 00", "1f 00 10 08 00000040 00000200 08 12 04" + zeros(17)},
 		{"caching, no block", "1a 08 08 00 ff 00", "17 00 10 00 08 12 04" + zeros(17)},
 		{"caching, all subpages", "1a 08 08 ff ff 00", "17 00 10 00 08 12 04" + zeros(17)},
-		{"caching, changeable", "1a 08 48 00 ff 00", "17 00 10 00 08 12" + zeros(18)},
+		{"caching, changeable", "1a 08 48 00 ff 00", "17 00 10 00 08 12 04" + zeros(17)},
 		{"caching, default", "1a 08 88 00 ff 00", "17 00 10 00 08 12 04" + zeros(17)},
+		{"control, changeable", "1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 0000 08" + zeros(7)},
+		{"control, default", "1a 08 8a 00 ff 00", "0f 00 10 00 0a 0a 0010" + zeros(8)},
 		{"control", "1a 08 0a 00 ff 00", "0f 00 10 00 0a 0a 0010" + zeros(8)},
 		{"exceptions", "1a 08 1c 00 ff 00", "0f 00 10 00 1c 0a 08" + zeros(9)},
 		{"all pages", "1a 08 3f 00 ff 00", "2f 00 10 00 08 12 04" + zeros(17) +

@@ -1,0 +1,154 @@
+package scsi
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/gostor/gotgt/pkg/api"
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
+
+// bitPF of MODE SELECT: the list is made of pages, as the standard has them. There
+// is no other kind here; SP (save) is not in the usage map.
+const bitPF = 0x10
+
+// selectOperations are MODE SELECT (6) and (10) (SPC-4 6.11, 6.12). Parameter list:
+//
+//	(6)   (10)
+//	0-1   0-2   mode data length and medium type, which mean nothing here
+//	  2     3   device-specific parameter, the same
+//	        4   LONGLBA
+//	  3   6-7   length of the block descriptor: 0, or one as MODE SENSE returns it
+//	  …     …   pages as MODE SENSE returns them
+//
+// All of it is checked before anything is changed.
+func selectOperations() []operation {
+	return []operation{
+		selectOperation(api.MODE_SELECT, []byte{0, bitPF, 0, 0, 0xff, 0}, field(4, 1), 4),
+		selectOperation(api.MODE_SELECT_10, []byte{0, bitPF, 0, 0, 0, 0, 0, 0xff, 0xff, 0}, field(7, 2), 8),
+	}
+}
+
+func selectOperation(code api.SCSICommandType, usage []byte, size length, header int) operation {
+	return operation{
+		code: code, action: noAction, access: accessChanges, path: pathStandby, usage: usage,
+		prepare: func(_ *view, c *sam.Command) sense {
+			if c.CDB[1]&bitPF == 0 && size(c.CDB) > 0 {
+				return invalidBits(1, bitPF)
+			}
+			c.WantOut = uint32(size(c.CDB))
+			return sense{}
+		},
+		execute: func(v *view, c *sam.Command) sense {
+			c.Needed = uint32(size(c.CDB))
+			switch {
+			case c.Needed == 0:
+				return sense{}
+			case len(c.Out) < int(c.Needed), int(c.Needed) < header:
+				return illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+			}
+			return v.selectModes(c, c.Out[:c.Needed], header)
+		},
+	}
+}
+
+// selectModes checks a parameter list, and then changes what it asks for.
+func (v *view) selectModes(c *sam.Command, list []byte, header int) sense {
+	long, size := false, int(list[3])
+	if header == 8 {
+		long, size = list[4]&0x01 != 0, int(binary.BigEndian.Uint16(list[6:]))
+	}
+	if size > len(list)-header {
+		return illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+	}
+	at := header + size
+	if size > 0 && !v.unit.sameBlocks(list[header:at], long) {
+		return invalidParameter(header)
+	}
+	v.unit.modes.Lock()
+	defer v.unit.modes.Unlock()
+	wanted, s := v.unit.wantedModes(list, at)
+	if s.failed() {
+		return s
+	}
+	return v.changeModes(c, wanted)
+}
+
+// sameBlocks tells whether a block descriptor asks for the blocks that there are. No
+// blocks means: as many as now.
+func (u *unit) sameBlocks(p []byte, long bool) bool {
+	now := u.blockDescriptor([]byte{0, 0}, long)
+	if len(p) != len(now) {
+		return false
+	}
+	count := len(now) / 2
+	return bytes.Equal(p[count:], now[count:]) && (allZero(p[:count]) || bytes.Equal(p[:count], now[:count]))
+}
+
+// wantedModes checks pages against the present ones: only what can be changed may
+// differ. It returns all changeable fields as they are wanted.
+func (u *unit) wantedModes(list []byte, at int) (wanted []bool, s sense) {
+	fields := modeFields()
+	for i := range fields {
+		wanted = append(wanted, fields[i].get(u))
+	}
+	for at < len(list) {
+		if len(list)-at < 2 {
+			return nil, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+		}
+		page := u.modePage(list[at])
+		switch {
+		case page == nil:
+			return nil, invalidParameter(at)
+		case list[at+1] != page.Size:
+			return nil, invalidParameter(at + 1)
+		case len(list)-at-2 < int(page.Size):
+			return nil, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+		}
+		now, may := u.modeData(page, modeCurrent), u.modeData(page, modeChangeable)
+		for i, b := range list[at+2 : at+2+int(page.Size)] {
+			if fault := (b ^ now[i]) &^ may[i]; fault != 0 {
+				return nil, invalidParameterBits(at+2+i, fault)
+			}
+		}
+		for i, f := range fields {
+			if f.page == page.PageCode {
+				wanted[i] = list[at+2+f.at]&f.bit != 0
+			}
+		}
+		at += 2 + int(page.Size)
+	}
+	return wanted, sense{}
+}
+
+// changeModes changes fields, and tells the other nexuses. When it turns the cache
+// off, what is in there is made durable, too.
+func (v *view) changeModes(c *sam.Command, wanted []bool) sense {
+	changed, cached := false, !v.unit.writeThrough.Load()
+	for i, f := range modeFields() {
+		if f.get(v.unit) != wanted[i] {
+			f.set(v.unit, wanted[i])
+			changed = true
+		}
+	}
+	if changed {
+		v.port.target.tellOthers(v, attentionModesChanged)
+	}
+	if cached && v.unit.writeThrough.Load() {
+		return v.unit.sync(c)
+	}
+	return sense{}
+}
+
+// tellOthers establishes a unit attention for all nexuses but the view's own.
+func (t *Target) tellOthers(v *view, which uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.ports {
+		if p != v.port {
+			p.establishOn(v.unit, which)
+		}
+	}
+}
