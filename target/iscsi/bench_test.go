@@ -17,7 +17,7 @@ func BenchmarkCommands(b *testing.B) {
 }
 
 func benchmarkCommands(b *testing.B, op byte) {
-	srv, err := New(Config{Targets: []Target{{Name: testIQN, Device: newDisk(64)}}, Log: slog.New(slog.DiscardHandler)})
+	srv, err := New(Config{Targets: []Target{{Name: testIQN, Device: newDisk(64), Access: Anyone()}}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +14,11 @@ import (
 // Config says what a Server serves. Nothing of it may be changed once it is
 // given to New.
 type Config struct {
-	// Targets are the targets, at least one, with different names.
+	// Targets are the targets, with different names. Server.SetTargets replaces them.
 	Targets []Target
+	// Discovery is how initiators prove themselves that ask for the targets, and log
+	// in to none. They are told of those that their name may log in to.
+	Discovery Auth
 	// PortalGroup is the tag of the portal group that the server's own listeners
 	// belong to.
 	PortalGroup uint16
@@ -30,12 +34,23 @@ type Target struct {
 	// Portals are all that SendTargets reports: this server's and those at which
 	// the same target is served elsewhere.
 	Portals []Portal
-	Device  sam.Target
+	Device  sam.Target // a pointer, or else comparable
+	// Access is who may log in; an empty list: nobody.
+	Access []Access
+}
+
+// clone copies what the caller might change.
+func (t Target) clone() *Target {
+	t.Portals, t.Access = slices.Clone(t.Portals), slices.Clone(t.Access)
+	return &t
 }
 
 // Portal is an address at which a target is served.
 type Portal struct {
-	Address string // host:port, an IPv6 host in brackets
+	// Address is host:port, an IPv6 host in brackets. With 0.0.0.0 or [::] as the
+	// host, which listen on every address, an initiator is told the one that it has
+	// reached, if that is of the kind.
+	Address string
 	Group   uint16 // portal group tag
 }
 
@@ -44,9 +59,13 @@ type Portal struct {
 type Limits struct {
 	MaxSessions   int           // sessions; 32
 	MaxLogins     int           // connections that are not logged in yet; 32
-	LoginTimeout  time.Duration // for a whole login; 15 s
+	LoginTimeout  time.Duration // for a whole login; 10 s
 	CommandWindow int           // commands of a session in flight; 128
 	SessionMemory int64         // bytes, of a session's transfers larger than FirstBurstLength; 32 MiB
+
+	// MaxLoginsPerHost is how many of MaxLogins one host may have, that is one IPv4
+	// address or one IPv6 network of 64 bits; half of them.
+	MaxLoginsPerHost int
 
 	// MaxRecvDataSegmentLength is ours, declared to initiators; 256 KiB. The
 	// bursts are upper limits of what is negotiated; 64 KiB and 1 MiB.
@@ -90,7 +109,8 @@ func (l *Limits) setDefaults() {
 	}
 	orInt(&l.MaxSessions, 32)
 	orInt(&l.MaxLogins, 32)
-	orTime(&l.LoginTimeout, 15*time.Second)
+	orInt(&l.MaxLoginsPerHost, max(1, l.MaxLogins/2))
+	orTime(&l.LoginTimeout, 10*time.Second)
 	orInt(&l.CommandWindow, 128)
 	orLength(&l.MaxRecvDataSegmentLength, 256<<10)
 	orLength(&l.FirstBurstLength, 64<<10)
@@ -124,30 +144,13 @@ func (l *Limits) check() error {
 	return errors.Join(
 		in("MaxSessions", int64(l.MaxSessions), 1, 65534), // as many TSIHs
 		in("MaxLogins", int64(l.MaxLogins), 1, 65535),
+		in("MaxLoginsPerHost", int64(l.MaxLoginsPerHost), 1, int64(l.MaxLogins)),
 		in("CommandWindow", int64(l.CommandWindow), 1, 4096),
 		in("MaxRecvDataSegmentLength", int64(l.MaxRecvDataSegmentLength), 8192, max24),
 		in("FirstBurstLength", int64(l.FirstBurstLength), 65536, int64(l.MaxBurstLength)),
 		in("MaxBurstLength", int64(l.MaxBurstLength), 262144, max24),
 		in("SessionMemory", l.SessionMemory, maxTransfer, 1<<40),
 	)
-}
-
-func (c *Config) check() error {
-	if len(c.Targets) == 0 {
-		return errors.New("no target is configured")
-	}
-	names := map[string]bool{}
-	for i := range c.Targets {
-		t := &c.Targets[i]
-		if err := t.check(); err != nil {
-			return err
-		}
-		if names[t.Name] {
-			return fmt.Errorf("target name %q is configured twice", t.Name)
-		}
-		names[t.Name] = true
-	}
-	return c.Limits.check()
 }
 
 func (t *Target) check() error {
@@ -160,9 +163,12 @@ func (t *Target) check() error {
 		return fmt.Errorf("alias of target %s is longer than %d bytes, or has a zero byte", t.Name, maxValue)
 	}
 	for _, p := range t.Portals {
-		if !strings.Contains(p.Address, ":") || strings.ContainsAny(p.Address, ", \x00") {
-			return fmt.Errorf("portal %q of target %s is no address; use host:port", p.Address, t.Name)
+		if err := p.check(); err != nil {
+			return fmt.Errorf("target %s: %w", t.Name, err)
 		}
+	}
+	if err := CheckAccess(t.Access); err != nil {
+		return fmt.Errorf("target %s: %w", t.Name, err)
 	}
 	return nil
 }

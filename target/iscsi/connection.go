@@ -43,11 +43,10 @@ func (m meter) Read(p []byte) (int, error) {
 
 // login logs the connection in, within the time for that, and returns the
 // session, which is registered, or why there is none.
-func (c *connection) login() (*session, error) {
+func (c *connection) login(l *login) (*session, error) {
 	if err := c.conn.SetReadDeadline(time.Now().Add(c.srv.cfg.Limits.LoginTimeout)); err != nil {
 		return nil, err
 	}
-	l := newLogin(&c.srv.cfg)
 	for {
 		s, err := c.loginStep(l)
 		if s != nil {
@@ -56,7 +55,7 @@ func (c *connection) login() (*session, error) {
 			return s, c.conn.SetReadDeadline(time.Time{})
 		}
 		if err != nil {
-			return nil, fmt.Errorf("log in %q: %w", l.initiator, err)
+			return nil, err
 		}
 	}
 }
@@ -87,15 +86,16 @@ func (c *connection) loginStep(l *login) (*session, error) {
 }
 
 // checkTSIH refuses further connections of a session, and sessions that are not
-// there.
+// there, or not the initiator's (RFC 7143 section 6.3.3). Who has not proved itself
+// is told nothing of that.
 func (c *connection) checkTSIH(l *login) error {
-	switch {
-	case l.first.tsih == 0:
+	switch s := c.srv.sessions.get(l.first.tsih); {
+	case l.first.tsih == 0 || !l.authenticated():
 		return nil
-	case c.srv.sessions.has(l.first.tsih):
+	case s != nil && sameTarget(s.target, l.target) && s.port == l.port():
 		return refuse(loginTooMany, "a session has one connection here")
 	}
-	return refuse(loginNoSession, "there is no session with TSIH %d", l.first.tsih)
+	return refuse(loginNoSession, "the initiator has no session with TSIH %d", l.first.tsih)
 }
 
 func (c *connection) readLogin() (q loginRequest, data []byte, err error) {

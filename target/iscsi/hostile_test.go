@@ -70,7 +70,7 @@ func FuzzConnection(f *testing.F) {
 func attack(t *testing.T, login bool, in []byte) {
 	d := newDisk(64)
 	srv, err := New(Config{
-		Targets: []Target{{Name: testIQN, Device: d}}, Log: slog.New(slog.DiscardHandler),
+		Targets: []Target{{Name: testIQN, Device: d, Access: Anyone()}}, Log: slog.New(slog.DiscardHandler),
 		Limits: Limits{CommandWindow: 8, ShutdownGrace: 1, PingInterval: time.Minute},
 	})
 	if err != nil {

@@ -24,19 +24,23 @@ type rig struct {
 	addr string
 }
 
-func newRig(t *testing.T, limits Limits) *rig {
+func newRig(t *testing.T, limits Limits, changes ...func(*Config)) *rig {
 	t.Helper()
 	d := newDisk(4096)
 	if limits.ShutdownGrace == 0 {
 		limits.ShutdownGrace = 1
 	}
-	srv, err := New(Config{
+	cfg := Config{
 		Targets: []Target{{
-			Name: testIQN, Alias: "a disk", Device: d,
+			Name: testIQN, Alias: "a disk", Device: d, Access: Anyone(),
 			Portals: []Portal{{"127.0.0.1:13260", 1}, {"[::1]:13270", 2}},
 		}},
 		PortalGroup: 1, Limits: limits, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	srv, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +68,9 @@ func newRig(t *testing.T, limits Limits) *rig {
 	})
 	return &rig{t, srv, d, l.Addr().String()}
 }
+
+// target is the rig's target, to be changed and set again.
+func (r *rig) target() Target { return *r.srv.directory.Load().byName[testIQN].clone() }
 
 // initiator speaks PDUs, right and wrong ones.
 type initiator struct {

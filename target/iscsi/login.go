@@ -2,7 +2,10 @@ package iscsi
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/twinlun/twinlun/target/sam"
 )
 
 // loginStatus is the status class and detail of a login response (RFC 7143
@@ -13,6 +16,7 @@ const (
 	loginSuccess        loginStatus = 0x0000
 	loginInitiatorError loginStatus = 0x0200
 	loginAuthFailure    loginStatus = 0x0201
+	loginForbidden      loginStatus = 0x0202
 	loginNotFound       loginStatus = 0x0203
 	loginVersion        loginStatus = 0x0205
 	loginTooMany        loginStatus = 0x0206
@@ -38,6 +42,10 @@ func refuse(status loginStatus, format string, a ...any) error {
 	return &loginError{status, fmt.Sprintf(format, a...)}
 }
 
+// maxLoginRequests bounds the rounds of a login, and its text in pieces; with mutual
+// CHAP it takes 4.
+const maxLoginRequests = 64
+
 // login is the state of a login (RFC 7143 section 6.3). It does no I/O: step
 // takes a request and returns the response.
 //
@@ -45,25 +53,56 @@ func refuse(status loginStatus, format string, a ...any) error {
 //	start ──► security ──T, NSG 1──► operational ──T, NSG 3──► full feature
 //	   │         └────────────────T, NSG 3────────────────────────▲
 //	   └──────────────► operational (no authentication is wanted)
+//
+// Nothing leads out of the security stage, or past it, without authentication where
+// that is wanted: authenticated stands before every transit, and in open.
 type login struct {
-	cfg *Config
+	cfg    *Config
+	dir    *directory
+	random func([]byte) // fills in unpredictable bytes
 
 	started  bool
 	first    loginRequest
+	requests int
 	stage    byte
 	text     collector
+	out      sender
 	seen     map[string]bool // keys that came
 	params   params
 	declared bool // our MaxRecvDataSegmentLength was sent
 
 	// Known after the first complete text.
-	named     bool
-	initiator string
-	target    *Target // nil: discovery
+	named      bool
+	initiator  string
+	targetName string
+	target     *Target // nil: discovery
+	auths      []Auth  // how the initiator may prove itself; at least one
+
+	chap    *chap // since AuthMethod=CHAP was agreed upon
+	proving bool  // the present text brings the authentication on
 }
 
-func newLogin(cfg *Config) *login {
-	return &login{cfg: cfg, seen: map[string]bool{}, params: defaultParams()}
+// newLogin begins a login. What the directory says now is asked again at the end.
+func newLogin(cfg *Config, dir *directory, random func([]byte)) *login {
+	return &login{cfg: cfg, dir: dir, random: random, seen: map[string]bool{}, params: defaultParams()}
+}
+
+// authenticated tells whether the initiator has proved itself, or need not.
+func (l *login) authenticated() bool {
+	return l.named && (permits(l.auths, "") || l.chap != nil && l.chap.proven != nil)
+}
+
+// user is who the initiator has proved to be; "": it has proved nothing.
+func (l *login) user() string {
+	if l.chap == nil || l.chap.proven == nil {
+		return ""
+	}
+	return l.chap.proven.Initiator.User
+}
+
+// port is the initiator port that logs in.
+func (l *login) port() sam.InitiatorPort {
+	return sam.InitiatorPort{Name: l.initiator, ISID: l.first.isid}
 }
 
 // step takes a request with its data. An error is a *loginError; the response
@@ -81,14 +120,44 @@ func (l *login) step(q loginRequest, data []byte) (r loginResponse, text []byte,
 	if !complete {
 		return r, nil, nil
 	}
-	if text, err = l.take(whole); err != nil {
+	if err := l.fill(whole); err != nil {
 		return r, nil, err
 	}
-	if q.transit {
-		l.stage = q.next
-		r.transit, r.next = true, q.next
+	text, r.cont = l.out.next(loginMaxPDU)
+	if q.transit && !r.cont {
+		r.transit, err = l.leave(q.next)
+		r.next = l.stage
 	}
-	return r, text, nil
+	return r, text, err
+}
+
+// fill gets the answer to a text ready, if the one before has been sent.
+func (l *login) fill(text []byte) (err error) {
+	l.proving = false
+	if l.out.pending() {
+		if len(text) > 0 {
+			return refuse(loginInitiatorError, "keys before the answer to those before was complete")
+		}
+		l.proving = true // the text before did
+		return nil
+	}
+	l.out.text, err = l.take(text)
+	return err
+}
+
+// leave goes on to the next stage, as the initiator wants to. False: it must prove
+// itself first, and is about to.
+func (l *login) leave(next byte) (bool, error) {
+	switch {
+	case l.authenticated():
+		l.stage = next
+		return true, nil
+	case !l.named:
+		return false, refuse(loginMissing, "the login goes on without the names")
+	case !l.proving:
+		return false, refuse(loginAuthFailure, "the initiator does not authenticate itself, and has to, by CHAP")
+	}
+	return false, nil
 }
 
 func (l *login) checkRequest(q loginRequest) error {
@@ -96,7 +165,10 @@ func (l *login) checkRequest(q loginRequest) error {
 		l.started, l.first, l.stage = true, q, q.stage
 	}
 	f := &l.first
+	l.requests++
 	switch {
+	case l.requests > maxLoginRequests:
+		return refuse(loginInitiatorError, "more than %d requests", maxLoginRequests)
 	case q.versionMin > 0:
 		return refuse(loginVersion, "the initiator's lowest version is %d, ours is 0", q.versionMin)
 	case q.isid != f.isid, q.tsih != f.tsih, q.cid != f.cid, q.tag != f.tag:
@@ -123,8 +195,17 @@ func (l *login) take(text []byte) (out []byte, err error) {
 		}
 		out = l.introduce(out)
 	}
+	var proof []pair // keys of CHAP
 	for _, p := range pairs {
 		if out, err = l.answer(out, p); err != nil {
+			return nil, err
+		}
+		if slices.Contains(chapKeys, p.key) {
+			proof = append(proof, p)
+		}
+	}
+	if len(proof) > 0 {
+		if out, err = l.prove(out, proof); err != nil {
 			return nil, err
 		}
 	}
@@ -149,25 +230,28 @@ func (l *login) open(pairs []pair) error {
 	l.initiator = initiator
 	switch kind, given := find(pairs, "SessionType"); {
 	case kind == "Discovery":
-		return nil
+		l.auths = []Auth{l.dir.discovery}
 	case given && kind != "Normal":
 		return refuse(loginBadType, "session type %.40q", kind)
+	default:
+		if err := l.openTarget(pairs); err != nil {
+			return err
+		}
 	}
-	return l.openTarget(pairs)
+	if l.stage != stageSecurity && !l.authenticated() {
+		return refuse(loginAuthFailure, "the initiator skips authentication, and has to authenticate itself, by CHAP")
+	}
+	return nil
 }
 
-func (l *login) openTarget(pairs []pair) error {
+func (l *login) openTarget(pairs []pair) (err error) {
 	name, ok := find(pairs, "TargetName")
 	if !ok {
 		return refuse(loginMissing, "TargetName is missing")
 	}
-	for i := range l.cfg.Targets {
-		if l.cfg.Targets[i].Name == name {
-			l.target = &l.cfg.Targets[i]
-			return nil
-		}
-	}
-	return refuse(loginNotFound, "there is no target %.223q here", name)
+	l.targetName = name
+	l.target, l.auths, err = l.dir.admit(name, l.initiator)
+	return err
 }
 
 // introduce says who answers.
@@ -181,8 +265,7 @@ func (l *login) introduce(out []byte) []byte {
 	return appendPair(out, "TargetPortalGroupTag", strconv.Itoa(int(l.cfg.PortalGroup)))
 }
 
-// answer negotiates one key. Authentication comes in here: what AuthMethod is
-// agreed upon decides which keys must follow before security is left.
+// answer negotiates one key; those of CHAP are left to prove.
 func (l *login) answer(out []byte, p pair) ([]byte, error) {
 	if l.seen[p.key] {
 		return nil, refuse(loginInitiatorError, "key %s is negotiated twice", p.key)
@@ -192,13 +275,45 @@ func (l *login) answer(out []byte, p pair) ([]byte, error) {
 	}
 	l.seen[p.key] = true
 	answer, ok := negotiate(&l.params, &l.cfg.Limits, p, l.stage, l.target == nil)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, refuse(loginInitiatorError, "key %s in stage %d", p.key, l.stage)
-	case p.key == "AuthMethod" && answer == answerReject:
-		return nil, refuse(loginAuthFailure, "no authentication method of %.80q is offered here", p.value)
-	case answer != "":
+	}
+	if p.key == "AuthMethod" {
+		var err error
+		if answer, err = l.chooseMethod(p.value); err != nil {
+			return nil, err
+		}
+	}
+	if answer != "" {
 		out = appendPair(out, p.key, answer)
 	}
 	return out, nil
+}
+
+// chooseMethod agrees upon CHAP where a proof is wanted, and upon None elsewhere: we
+// would know no secret.
+func (l *login) chooseMethod(offered string) (string, error) {
+	method := "CHAP"
+	if l.authenticated() {
+		method = "None"
+	}
+	if choose(offered, method) != method {
+		return "", refuse(loginAuthFailure, "authentication by %.80q is offered; here it is %s", offered, method)
+	}
+	if method == "CHAP" {
+		random := make([]byte, minSecret)
+		l.random(random)
+		l.chap = &chap{accepted: l.auths, random: l.random, dummy: NewSecret(string(random))}
+		l.proving = true
+	}
+	return method, nil
+}
+
+// prove takes the keys of CHAP of one text.
+func (l *login) prove(out []byte, keys []pair) ([]byte, error) {
+	if l.chap == nil {
+		return nil, refuse(loginInitiatorError, "key %s without AuthMethod=CHAP being agreed upon", keys[0].key)
+	}
+	l.proving = true
+	return l.chap.step(out, keys)
 }

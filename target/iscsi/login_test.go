@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +98,8 @@ func TestLoginRefused(t *testing.T) {
 		{name: "transit to the reserved stage", text: full, change: func(h *header) { h[1] = bitFinal | 1<<2 | 2 }, want: loginInitiatorError},
 		{name: "T and C", text: full, change: func(h *header) { h[1] |= bitContinue }, want: loginInitiatorError},
 		{name: "no such session", text: full, change: func(h *header) { h.put16(14, session.tsih+1) }, want: loginNoSession},
-		{name: "second connection", text: full, change: func(h *header) { h.put16(14, session.tsih) }, want: loginTooMany},
+		{name: "second connection", text: full, change: func(h *header) { h.put16(14, session.tsih); h[13] = 5 }, want: loginTooMany},
+		{name: "TSIH of another session", text: full, change: func(h *header) { h.put16(14, session.tsih) }, want: loginNoSession},
 	} {
 		i := r.dial()
 		i.isid[5] = 77
@@ -175,7 +177,7 @@ func TestLoginTimeout(t *testing.T) {
 }
 
 func TestTooManyLogins(t *testing.T) {
-	r := newRig(t, Limits{MaxLogins: 2})
+	r := newRig(t, Limits{MaxLogins: 2, MaxLoginsPerHost: 2})
 	a, b := r.dial(), r.dial()
 	for _, i := range []*initiator{a, b} { // both are known to the server now
 		i.send(i.loginHeader(stageOperational, 0, false), keys(hostName, "TargetName="+testIQN))
@@ -187,6 +189,20 @@ func TestTooManyLogins(t *testing.T) {
 	a.echo()
 	r.login().echo() // with the name of the first, whose session it replaces
 	a.closed()
+}
+
+// TestTooManyLoginsOfOneHost: connections that say nothing do not keep others out,
+// and an initiator gets in when they have gone.
+func TestTooManyLoginsOfOneHost(t *testing.T) {
+	r := newRig(t, Limits{MaxLoginsPerHost: 2})
+	first := r.login()
+	for range 2 {
+		i := r.dial()
+		i.send(i.loginHeader(stageOperational, 0, false), keys(hostName, "TargetName="+testIQN))
+		i.recv(opLoginResp)
+	}
+	r.dial().closed()
+	first.echo()
 }
 
 func TestTooManySessions(t *testing.T) {
@@ -289,9 +305,12 @@ func (i *initiator) logout() {
 // TestTextInPieces has both sides' texts longer than a PDU.
 func TestTextInPieces(t *testing.T) {
 	r := newRig(t, Limits{})
-	target := &r.srv.cfg.Targets[0]
+	target := r.target()
 	for n := range 40 {
 		target.Portals = append(target.Portals, Portal{"198.51.100.77:3260", uint16(n + 3)})
+	}
+	if err := r.srv.SetTargets(t.Context(), []Target{target}, Auth{}); err != nil {
+		t.Fatal(err)
 	}
 	i := r.login("MaxRecvDataSegmentLength=512")
 	h := i.request(opText)
@@ -316,7 +335,7 @@ func TestTextInPieces(t *testing.T) {
 		h.put32(20, got.u32(20))
 		i.send(h, nil)
 	}
-	if want := appendTarget(nil, target); !bytes.Equal(answer, want) || len(want) < 1024 {
+	if want := appendTarget(nil, &target, netip.Addr{}); !bytes.Equal(answer, want) || len(want) < 1024 {
 		t.Fatalf("%q, not %q", answer, want)
 	}
 	h.put32(24, i.cmdSN) // with a tag of the exchange that is over
@@ -401,16 +420,18 @@ func TestConfigRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(*Config){
-		"no target":        func(c *Config) { c.Targets = nil },
-		"iSCSI name":       func(c *Config) { c.Targets[0].Name = "disk" },
-		"twice":            func(c *Config) { c.Targets = append(c.Targets, c.Targets[0]) },
-		"no device":        func(c *Config) { c.Targets[0].Device = nil },
-		"alias":            func(c *Config) { c.Targets[0].Alias = strings.Repeat("a", 256) },
-		"portal":           func(c *Config) { c.Targets[0].Portals = []Portal{{"nowhere", 1}} },
-		"FirstBurstLength": func(c *Config) { c.Limits.FirstBurstLength = 512 },
-		"SessionMemory":    func(c *Config) { c.Limits.SessionMemory = 1 },
-		"CommandWindow":    func(c *Config) { c.Limits.CommandWindow = -1 },
-		"PingTimeout":      func(c *Config) { c.Limits.PingTimeout = -1 },
+		"iSCSI name":        func(c *Config) { c.Targets[0].Name = "disk" },
+		"twice":             func(c *Config) { c.Targets = append(c.Targets, c.Targets[0]) },
+		"no device":         func(c *Config) { c.Targets[0].Device = nil },
+		"alias":             func(c *Config) { c.Targets[0].Alias = strings.Repeat("a", 256) },
+		"portal":            func(c *Config) { c.Targets[0].Portals = []Portal{{"nowhere", 1}} },
+		"twice in the list": func(c *Config) { c.Targets[0].Access = append(Anyone(), Anyone()...) },
+		"discovery":         func(c *Config) { c.Discovery.Initiator.User = "me" },
+		"MaxLoginsPerHost":  func(c *Config) { c.Limits.MaxLoginsPerHost = 33 },
+		"FirstBurstLength":  func(c *Config) { c.Limits.FirstBurstLength = 512 },
+		"SessionMemory":     func(c *Config) { c.Limits.SessionMemory = 1 },
+		"CommandWindow":     func(c *Config) { c.Limits.CommandWindow = -1 },
+		"PingTimeout":       func(c *Config) { c.Limits.PingTimeout = -1 },
 	} {
 		c := good()
 		spoil(&c)

@@ -61,7 +61,12 @@ var rules = map[string]rule{
 	"InitiatorAlias":   {inAll, false, declared},
 	"HeaderDigest":     {inOperational, false, digest(func(p *params) *bool { return &p.headerDigest })},
 	"DataDigest":       {inOperational, false, digest(func(p *params) *bool { return &p.dataDigest })},
-	"AuthMethod":       {inSecurity, false, chooseAuth},
+	"AuthMethod":       {inSecurity, false, declared}, // login answers these six
+	"CHAP_A":           {inSecurity, false, declared},
+	"CHAP_C":           {inSecurity, false, declared},
+	"CHAP_I":           {inSecurity, false, declared},
+	"CHAP_N":           {inSecurity, false, declared},
+	"CHAP_R":           {inSecurity, false, declared},
 	"MaxConnections":   {inOperational, true, least(1, 65535, one, nil)},
 	"InitialR2T":       {inOperational, true, either(false, func(p *params) *bool { return &p.initialR2T })},
 	"ImmediateData":    {inOperational, true, both(true, func(p *params) *bool { return &p.immediateData })},
@@ -169,12 +174,6 @@ func digest(field func(*params) *bool) func(*params, *Limits, string) string {
 		*field(p) = chosen == "CRC32C"
 		return chosen
 	}
-}
-
-// chooseAuth is where further methods come in; login asks whether the outcome
-// lets the initiator through.
-func chooseAuth(_ *params, _ *Limits, value string) string {
-	return choose(value, "None")
 }
 
 func chooseReporting(_ *params, _ *Limits, value string) string {

@@ -130,6 +130,7 @@ func (r *taskResponse) put(h *header) {
 //	48  data: text keys
 type loginResponse struct {
 	transit     bool
+	cont        bool // the text goes on in the next response
 	stage, next byte
 	isid        [6]byte
 	tsih        uint16
@@ -142,6 +143,7 @@ func (r *loginResponse) put(h *header) {
 	if r.transit {
 		h[1] |= bitFinal | r.next
 	}
+	setFlag(&h[1], bitContinue, r.cont)
 	copy(h[8:], r.isid[:])
 	h.put16(14, r.tsih)
 	h.put32(16, r.tag)

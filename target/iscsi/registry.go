@@ -25,7 +25,7 @@ func (r *registry) add(s *session) (old *session, err error) {
 		return nil, refuse(loginUnavailable, "the target is shutting down")
 	}
 	for _, other := range r.byTSIH {
-		if !s.discovery() && other.target == s.target && other.port == s.port {
+		if !s.discovery() && sameTarget(other.target, s.target) && other.port == s.port {
 			return other, nil
 		}
 	}
@@ -59,10 +59,15 @@ func (r *registry) remove(s *session) {
 	delete(r.byTSIH, s.tsih)
 }
 
-func (r *registry) has(tsih uint16) bool {
+func (r *registry) get(tsih uint16) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.byTSIH[tsih] != nil
+	return r.byTSIH[tsih]
+}
+
+// sameTarget compares by name: SetTargets replaces what stands behind it.
+func sameTarget(a, b *Target) bool {
+	return a == b || a != nil && b != nil && a.Name == b.Name
 }
 
 // of returns the sessions with a target; nil: the discovery sessions.
@@ -70,7 +75,7 @@ func (r *registry) of(t *Target) (list []*session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.byTSIH {
-		if s.target == t {
+		if sameTarget(s.target, t) {
 			list = append(list, s)
 		}
 	}

@@ -2,12 +2,14 @@ package iscsi
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,10 +22,13 @@ type Server struct {
 	notes    sync.Pool      // of *note, for R2Ts
 	handlers sync.WaitGroup // of connections
 
+	directory atomic.Pointer[directory] // the targets; SetTargets replaces it
+	failures  quiet                     // failed logins in the log
+
 	mu        sync.Mutex
 	closing   bool
 	listeners map[net.Listener]struct{}
-	logins    map[net.Conn]struct{} // connections that are not logged in
+	strangers strangers
 }
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -32,16 +37,22 @@ var ErrServerClosed = errors.New("iSCSI server was shut down")
 // New makes a server. The error says what is wrong with the configuration.
 func New(cfg Config) (*Server, error) {
 	cfg.Limits.setDefaults()
-	if err := cfg.check(); err != nil {
+	if err := cfg.Limits.check(); err != nil {
+		return nil, fmt.Errorf("set up the iSCSI server: %w", err)
+	}
+	d, err := newDirectory(cfg.Targets, cfg.Discovery)
+	if err != nil {
 		return nil, fmt.Errorf("set up the iSCSI server: %w", err)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Server{
+	s := &Server{
 		cfg: cfg, log: cfg.Log, sessions: newRegistry(cfg.Limits.MaxSessions),
-		listeners: map[net.Listener]struct{}{}, logins: map[net.Conn]struct{}{},
-	}, nil
+		listeners: map[net.Listener]struct{}{}, strangers: newStrangers(),
+	}
+	s.directory.Store(d)
+	return s, nil
 }
 
 // Serve takes connections from a listener until Shutdown (then it returns
@@ -102,26 +113,60 @@ func (s *Server) isClosing() bool {
 func (s *Server) start(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || len(s.logins) >= s.cfg.Limits.MaxLogins {
-		s.log.Warn("iscsi: connection refused, too many are not logged in", "peer", conn.RemoteAddr().String())
+	if s.closing {
 		conn.Close()
 		return
 	}
-	s.logins[conn] = struct{}{}
+	if why := s.strangers.add(conn, &s.cfg.Limits); why != "" {
+		s.logFailure(conn, slog.LevelWarn, "iscsi: connection refused", "why", why)
+		conn.Close()
+		return
+	}
 	s.handlers.Go(func() { s.handle(conn) })
 }
 
 // handle is a connection's goroutine: the login, then the session's reader.
 func (s *Server) handle(conn net.Conn) {
 	defer conn.Close()
-	c := newConnection(s, conn)
-	session, err := c.login()
+	session := s.login(newConnection(s, conn))
 	s.loggedIn(conn)
-	if session == nil {
-		c.log.Log(context.Background(), loginLevel(err), "iscsi: no login", "err", err)
+	if session != nil {
+		session.run()
+	}
+}
+
+// login logs a connection in, or says in the log why not.
+func (s *Server) login(c *connection) *session {
+	l := newLogin(&s.cfg, s.directory.Load(), func(p []byte) { rand.Read(p) }) // which never fails
+	session, err := c.login(l)
+	if session != nil {
+		return session
+	}
+	about := []any{"initiator", l.initiator, "target", l.targetName}
+	var refused *loginError
+	if errors.As(err, &refused) {
+		s.logFailure(c.conn, slog.LevelWarn, "iscsi: login refused",
+			append(about, "status", fmt.Sprintf("%#04x", uint16(refused.status)), "why", refused.why)...)
+		return nil
+	}
+	s.logFailure(c.conn, loginLevel(err), "iscsi: no login", append(about, "err", err)...)
+	return nil
+}
+
+// logFailure writes a line about a connection that comes to nothing, unless there
+// are too many of them.
+func (s *Server) logFailure(conn net.Conn, level slog.Level, msg string, args ...any) {
+	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	session.run()
+	skipped, ok := s.failures.allow(remoteAddress(conn), time.Now())
+	if !ok {
+		return
+	}
+	if skipped > 0 {
+		args = append(args, "more like this", skipped)
+	}
+	s.log.Log(context.Background(), level, msg, append([]any{"peer", conn.RemoteAddr().String()}, args...)...)
 }
 
 // r2t returns a note for an R2T, which goes back when it is sent.
@@ -144,7 +189,7 @@ func loginLevel(err error) slog.Level {
 func (s *Server) loggedIn(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.logins, conn)
+	s.strangers.remove(conn)
 }
 
 // open makes a session of a login that is complete. A session of the same
@@ -164,11 +209,16 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 			return nil, err
 		}
 	}
+	if err := s.readmit(ses, l); err != nil {
+		s.sessions.remove(ses)
+		close(ses.ended)
+		return nil, err
+	}
 	if !ses.discovery() {
 		ses.openNexus(s.cfg.PortalGroup)
 	}
 	s.loggedIn(c.conn) // before the initiator learns of it
-	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery())
+	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery(), "user", ses.user)
 	return ses, nil
 }
 
@@ -229,7 +279,7 @@ func (s *Server) stopListening() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.logins {
+	for c := range s.strangers.conns {
 		c.Close()
 	}
 }

@@ -24,6 +24,7 @@ type session struct {
 	target *Target
 	nexus  sam.Nexus // nil in a discovery session
 	port   sam.InitiatorPort
+	user   string // of CHAP; "": it was not asked for
 	tsih   uint16
 	cid    uint16
 	ended  chan struct{}   // closed when nothing of the session is left
@@ -54,7 +55,7 @@ func newSession(srv *Server, c *connection, l *login) *session {
 	s := &session{
 		srv: srv, conn: c.conn, in: c.in, writer: c.writer, seq: c.seq, ping: pinger{received: &c.received},
 		params: l.params, target: l.target, cid: l.first.cid,
-		port:  sam.InitiatorPort{Name: l.initiator, ISID: l.first.isid},
+		port: l.port(), user: l.user(),
 		ended: make(chan struct{}), queue: newQueue(),
 		tasks:   tasks{byTag: make(map[uint32]*command, limit)},
 		budget:  budget{free: srv.cfg.Limits.SessionMemory},

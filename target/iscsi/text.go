@@ -14,7 +14,7 @@ const (
 	maxText     = 16 << 10
 	maxKeys     = 64
 	maxKeySize  = 63  // RFC 7143 section 6.1
-	maxValue    = 255 // RFC 7143 section 6.1; no key in use here allows more
+	maxValue    = 255 // RFC 7143 section 6.1; of keys other than the two of longestValue
 	loginMaxPDU = 8192
 )
 
@@ -56,10 +56,18 @@ func parsePair(item []byte) (pair, error) {
 		return pair{}, fmt.Errorf("%.32q has no equals sign: %w", item, errText)
 	case !isKey(key):
 		return pair{}, fmt.Errorf("%.80q is no key: %w", key, errText)
-	case len(value) > maxValue:
-		return pair{}, fmt.Errorf("value of %s is %d bytes long, more than %d: %w", key, len(value), maxValue, errText)
+	case len(value) > longestValue(key):
+		return pair{}, fmt.Errorf("value of %s is %d bytes long, more than %d: %w", key, len(value), longestValue(key), errText)
 	}
 	return pair{key, value}, nil
+}
+
+// longestValue is what a key's value may have, in bytes.
+func longestValue(key string) int {
+	if key == "CHAP_C" || key == "CHAP_R" {
+		return maxBinaryText
+	}
+	return maxValue
 }
 
 // isKey tells whether s is a key-name (RFC 7143 section 6.1), or the one key that
@@ -108,6 +116,18 @@ func (c *collector) add(piece []byte, more bool) (text []byte, complete bool, er
 	}
 	text, c.text = c.text, nil
 	return text, true, nil
+}
+
+// sender cuts a text into the pieces that its receiver takes.
+type sender struct{ text []byte }
+
+func (o *sender) pending() bool { return len(o.text) > 0 }
+
+// next returns the next piece, of at most size bytes, and whether more follow.
+func (o *sender) next(size int) (piece []byte, more bool) {
+	n := min(len(o.text), size)
+	piece, o.text = o.text[:n], o.text[n:]
+	return piece, o.pending()
 }
 
 // parseNumber reads a decimal or hexadecimal constant (RFC 7143 section 6.1).

@@ -141,8 +141,9 @@ func TestNegotiateElsewhere(t *testing.T) {
 		answer     string
 		ok         bool
 	}{
-		{"AuthMethod", "CHAP,None", stageSecurity, false, "None", true},
-		{"AuthMethod", "KRB5", stageSecurity, false, "Reject", true},
+		{"AuthMethod", "CHAP,None", stageSecurity, false, "", true},
+		{"CHAP_N", "me", stageSecurity, false, "", true},
+		{"CHAP_N", "me", stageOperational, false, "Reject", false},
 		{"AuthMethod", "None", stageOperational, false, "Reject", false},
 		{"HeaderDigest", "None", stageSecurity, false, "Reject", false},
 		{"HeaderDigest", "None", stageFullFeature, false, "Reject", false},

@@ -50,7 +50,7 @@ func (b *bench) serve(disks ...scsi.Disk) (*server, error) {
 		if err := device.AddLUN(0, lun); err != nil {
 			return nil, err
 		}
-		targets = append(targets, iscsi.Target{Name: targetName(i), Device: device})
+		targets = append(targets, iscsi.Target{Name: targetName(i), Device: device, Access: iscsi.Anyone()})
 	}
 	s, err := iscsi.New(iscsi.Config{Targets: targets, PortalGroup: 1, Log: b.log})
 	if err != nil {

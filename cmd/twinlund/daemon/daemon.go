@@ -77,6 +77,7 @@ func (d *Daemon) assemble() (err error) {
 	if d.server, err = iscsi.New(iscsi.Config{
 		Targets: []iscsi.Target{{
 			Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: device,
+			Access: iscsi.Anyone(),
 		}},
 		PortalGroup: d.cfg.ISCSI.PortalGroup,
 		Log:         d.log,
