@@ -6,7 +6,7 @@
 // RFC, the other notices. Every number that a target sends is checked (StatSN,
 // DataSN, R2TSN, offsets, burst lengths, the command window); a breach ends the
 // session with a *ProtocolError. What it leaves out: more than one connection per
-// session, error recovery above level 0, authentication, bidirectional commands.
+// session, error recovery above level 0, bidirectional commands.
 //
 // The header of every PDU, big endian; the fields after byte 16 are those of a
 // SCSI command:
@@ -58,6 +58,7 @@ type Options struct {
 	MaxOutstandingR2T        int  // default 4
 	HeaderDigest, DataDigest bool // CRC32C, and nothing else will do; default None
 	SkipSecurity             bool // begin the login with the operational stage
+	CHAP                     CHAP // default: none
 
 	// Lenient leaves out two checks that tgt, otherwise a good reference, does not
 	// pass: it sends 0 as ExpDataSN, and sequences of Data-In beyond MaxBurstLength.

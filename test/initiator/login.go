@@ -58,6 +58,7 @@ type login struct {
 	maxCmdSN  uint32
 	tsih      uint16
 	started   bool // a response was received
+	remain    bool // requests do not ask for the next stage
 	answers   map[string]string
 }
 
@@ -93,12 +94,8 @@ func (l *login) stages() (Params, error) {
 		err := l.stage(stageOperational, stageFull, append(who, l.opts.offer(l.discovery)...))
 		return l.agreed(err)
 	}
-	who = append(who, pair{"AuthMethod", "None"})
-	if err := l.stage(stageSecurity, stageOperational, who); err != nil {
+	if err := l.authenticate(who); err != nil {
 		return Params{}, err
-	}
-	if m := l.answers["AuthMethod"]; m != "None" {
-		return Params{}, protocolError("AuthMethod=None was answered by %q", m)
 	}
 	return l.agreed(l.stage(stageOperational, stageFull, l.opts.offer(l.discovery)))
 }
@@ -149,6 +146,9 @@ func (l *login) request(stage, next byte, text []byte) error {
 	var h header
 	h[0] = opLoginRequest | immediate
 	h[1] = transit | stage<<2 | next
+	if l.remain {
+		h[1] = stage << 2
+	}
 	copy(h[8:14], l.isid[:])
 	h.set32(atITT, loginITT)
 	h.set32(atCmdSN, l.cmdSN)
