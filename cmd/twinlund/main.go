@@ -41,8 +41,14 @@ func command() *cobra.Command {
 		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}.Load()
-			if err != nil || check {
+			if err != nil {
 				return err
+			}
+			if check {
+				for _, w := range cfg.Warnings {
+					fmt.Fprintln(cmd.ErrOrStderr(), "twinlund: warning:", w)
+				}
+				return nil
 			}
 			return serve(cfg)
 		},
@@ -57,6 +63,9 @@ func command() *cobra.Command {
 // serve runs the daemon until a signal, or until it cannot go on.
 func serve(cfg *config.Config) error {
 	log := cfg.Log.Logger(os.Stderr)
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration: " + w)
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	limitGarbage(cfg.LUNs)

@@ -107,10 +107,10 @@ func CheckAccess(list []Access) error {
 	return nil
 }
 
-// checkSecrets sees to it that no secret serves both directions, wherever the two
+// CheckSecrets sees to it that no secret serves both directions, wherever the two
 // stand: an initiator could make us answer our own challenge (RFC 7143 section
 // 12.1.3).
-func checkSecrets(auths []Auth) error {
+func CheckSecrets(auths []Auth) error {
 	initiators := map[string]string{} // users by secret
 	for i := range auths {
 		if in := &auths[i].Initiator; in.set() {
@@ -160,7 +160,7 @@ func newDirectory(targets []Target, discovery Auth) (*directory, error) {
 			auths = append(auths, a.Auth)
 		}
 	}
-	return d, checkSecrets(auths)
+	return d, CheckSecrets(auths)
 }
 
 // admit finds the target that an initiator names, and how it may prove itself.

@@ -51,8 +51,8 @@ func (s Secret) bytes() []byte {
 	return []byte(*s.text)
 }
 
-// equal takes the same time wherever two secrets of one length differ.
-func (s Secret) equal(t Secret) bool {
+// Equal takes the same time wherever two secrets of one length differ.
+func (s Secret) Equal(t Secret) bool {
 	return subtle.ConstantTimeCompare(s.bytes(), t.bytes()) == 1
 }
 
@@ -114,7 +114,7 @@ func (a Auth) Check() error {
 	if err := a.Target.Check(); err != nil {
 		return fmt.Errorf("mutual %w", err)
 	}
-	if a.Initiator.Secret.equal(a.Target.Secret) {
+	if a.Initiator.Secret.Equal(a.Target.Secret) {
 		// Else an initiator could answer our challenge with our own answer to it.
 		return fmt.Errorf("user %q: the same secret for both directions; RFC 7143 section 12.1.3 wants two", a.Initiator.User)
 	}

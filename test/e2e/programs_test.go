@@ -98,6 +98,7 @@ func TestPortTaken(t *testing.T) {
 node: a
 data-dir: %q
 iscsi: {iqn: "iqn.2026-01.org.example:x", listen: "127.0.0.1:%s"}
+hosts: [{initiator: "*"}]
 peer: {name: b, token: x, address: "127.0.0.1:1"}
 luns: [{number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a}]
 `, t.TempDir(), base)

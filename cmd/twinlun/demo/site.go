@@ -63,6 +63,8 @@ iscsi:
   portal-group: {{.Site.Group}}
   portals:{{range .Portals}}
     - {address: "{{.Portal}}", group: {{.Group}}}{{end}}
+hosts:
+  - initiator: "*" # everybody on this machine
 peer:
   name: {{.Peer}}
   token: {{.LUN.UUID}}{{with .Site.PeerListen}}

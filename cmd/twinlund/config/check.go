@@ -3,8 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"slices"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
@@ -30,25 +29,26 @@ func (c *Config) check() error {
 	if err := c.checkPortals(); err != nil {
 		return err
 	}
+	if err := c.checkAccess(); err != nil {
+		return err
+	}
 	return c.checkLUNs()
 }
 
-// checkPortals sees to it that initiators are told where to connect: what they are
-// not told is where we listen, if we do on all addresses.
+// checkPortals sees to it that initiators are told where to connect: to the portals
+// of this node's group that are configured, or else to where we listen. What listens
+// on all addresses is told as the one that an initiator has reached.
 func (c *Config) checkPortals() error {
 	i := &c.ISCSI
 	if len(i.Listen) == 0 {
 		return errors.New("iscsi.listen: is empty; where shall initiators be served?")
 	}
-	if len(i.Portals) > 0 {
+	ours := func(p Portal) bool { return p.Group == i.PortalGroup }
+	if slices.ContainsFunc(i.Portals, ours) {
 		return nil
 	}
-	for _, address := range i.Listen {
-		host, _, _ := net.SplitHostPort(address)
-		if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
-			return fmt.Errorf("iscsi.portals: is missing; initiators cannot be told to connect to %s (iscsi.listen)", address)
-		}
-		i.Portals = append(i.Portals, Portal{address, i.PortalGroup})
+	for k, address := range i.Listen {
+		i.Portals = slices.Insert(i.Portals, k, Portal{address, i.PortalGroup})
 	}
 	return nil
 }

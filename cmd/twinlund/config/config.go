@@ -10,12 +10,15 @@
 //	environment  TWINLUN_ISCSI_PORTAL_GROUP=1
 //	flag         --iscsi-portal-group 1
 //
-// The lists iscsi.portals and luns stand in the file only.
+// The lists iscsi.portals, hosts and luns stand in the file only. Secrets have no
+// flags, which everybody on the machine could see; each can be in a file of its own.
 package config
 
 import (
 	"log/slog"
 	"time"
+
+	"github.com/twinlun/twinlun/target/iscsi"
 )
 
 // Config is a daemon's configuration, complete and checked.
@@ -27,6 +30,14 @@ type Config struct {
 	ISCSI   ISCSI
 	Peer    Peer
 	LUNs    []LUN // at least one
+
+	Hosts     []iscsi.Access // who may log in; at least one
+	Discovery iscsi.Auth
+
+	// Warnings are what is not wrong, and not good either.
+	Warnings []string
+
+	discovery proof
 }
 
 // Log says what is logged, and how.

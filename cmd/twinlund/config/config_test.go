@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,10 @@ iscsi:
   portals:
     - {address: 192.0.2.1:3260, group: 1}
     - {address: 192.0.2.2:3260, group: 2}
+hosts:
+  - initiator: iqn.1993-08.org.debian:*
+  - {initiator: iqn.1993-08.org.debian:01:web, user: web, secret: correct horse battery, target-user: disks, target-secret: the target proves it}
+discovery: {user: look, secret: "0123456789012345"}
 peer:
   name: b
   address: 192.0.2.2:7480
@@ -77,7 +82,7 @@ func TestOrder(t *testing.T) {
 // and says what would do.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
-		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are data-dir, iscsi, log, luns, node`},
+		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are data-dir, discovery, hosts, iscsi, log, luns, node`},
 		{"portal-group: 1", "portal-gruop: 1", `unknown key "iscsi.portal-gruop"; allowed in iscsi are alias, iqn`},
 		{"group: 2", "tag: 2", `unknown key "tag"; allowed in iscsi.portals, entry 2, are address, group`},
 		{"size: 10GiB", "sise: 10GiB", `unknown key "sise"; allowed in luns, entry 1, are backing`},
@@ -122,15 +127,19 @@ func TestErrors(t *testing.T) {
 }
 
 func TestPortals(t *testing.T) {
-	before, rest, _ := strings.Cut(good, "  portals:")
-	_, after, _ := strings.Cut(rest, "peer:")
-	c, err := Source{File: write(t, before+"peer:"+after)}.Load()
-	if err != nil || len(c.ISCSI.Portals) != 2 || c.ISCSI.Portals[1] != (Portal{"[::1]:3260", 1}) {
-		t.Errorf("without portals: %v, %v; want those of listen", c, err)
-	}
-	_, err = Source{File: write(t, strings.Replace(before, "127.0.0.1", "0.0.0.0", 1)+"peer:"+after)}.Load()
-	if err == nil || !strings.Contains(err.Error(), "cannot be told to connect to 0.0.0.0:3260") {
-		t.Errorf("listening everywhere without portals: %v", err)
+	const listen, own = `listen: [127.0.0.1:3260, "[::1]:3260"]`, "    - {address: 192.0.2.1:3260, group: 1}\n"
+	for _, c := range []struct{ old, new, want string }{
+		{"", "", "[{192.0.2.1:3260 1} {192.0.2.2:3260 2}]"},
+		{own, "", "[{127.0.0.1:3260 1} {[::1]:3260 1} {192.0.2.2:3260 2}]"},
+		{own, "    - {address: '[2001:db8::1]:3260', group: 2}\n", "[{127.0.0.1:3260 1} {[::1]:3260 1} {[2001:db8::1]:3260 2} {192.0.2.2:3260 2}]"},
+		{listen, "", "[{192.0.2.1:3260 1} {192.0.2.2:3260 2}]"},
+		{listen + "\n  portal-group: 1\n  portals:\n" + own, "portals:\n", "[{:3260 1} {192.0.2.2:3260 2}]"},
+	} {
+		text := strings.Replace(good, c.old, c.new, 1)
+		cfg, err := Source{File: write(t, text)}.Load()
+		if err != nil || fmt.Sprint(cfg.ISCSI.Portals) != c.want || c.old != "" && text == good {
+			t.Errorf("%q instead of %q: %v, %v; want %s", c.new, c.old, cfg, err, c.want)
+		}
 	}
 }
 

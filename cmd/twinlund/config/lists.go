@@ -14,9 +14,10 @@ import (
 const (
 	maxLUNs    = 256
 	maxPortals = 64
+	maxHosts   = 4096
 )
 
-// lists reads iscsi.portals and luns.
+// lists reads iscsi.portals, hosts and luns.
 func (c *Config) lists(v *viper.Viper) error {
 	portals, err := elements(v.Get("iscsi.portals"), "iscsi.portals", portalKeys, maxPortals)
 	if err != nil {
@@ -28,6 +29,17 @@ func (c *Config) lists(v *viper.Viper) error {
 			return fmt.Errorf("iscsi.portals, entry %d: %w", i+1, err)
 		}
 		c.ISCSI.Portals = append(c.ISCSI.Portals, p)
+	}
+	hosts, err := elements(v.Get("hosts"), "hosts", hostKeys, maxHosts)
+	if err != nil {
+		return err
+	}
+	for i, e := range hosts {
+		h, err := e.host(c)
+		if err != nil {
+			return fmt.Errorf("hosts, entry %d: %w", i+1, err)
+		}
+		c.Hosts = append(c.Hosts, h)
 	}
 	luns, err := elements(v.Get("luns"), "luns", lunKeys, maxLUNs)
 	if err != nil {
@@ -66,7 +78,7 @@ func elements(raw any, path string, allowed map[string]bool, most int) ([]elemen
 			if !allowed[key] {
 				return nil, unknownKey(key, fmt.Sprintf("%s, entry %d,", path, i+1), allowed)
 			}
-			text, err := scalar(value)
+			text, err := text(key, value)
 			if err != nil {
 				return nil, fmt.Errorf("%s, entry %d: %s: %w", path, i+1, key, err)
 			}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,7 +21,9 @@ type Source struct {
 // AddFlags gives a command one flag for each setting.
 func AddFlags(flags *pflag.FlagSet) {
 	for _, s := range Settings() {
-		flags.String(s.Flag(), s.Default, s.Usage)
+		if !s.secret() {
+			flags.String(s.Flag(), s.Default, s.Usage)
+		}
 	}
 }
 
@@ -42,6 +45,9 @@ func (src Source) Load() (*Config, error) {
 		}
 	}
 	c := new(Config)
+	if err := c.lookAtFile(src.File, v); err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", src.File, err)
+	}
 	for _, s := range Settings() {
 		value, origin, err := src.lookup(v, env, &s)
 		if err == nil && (value != "" || s.Default != "") {
@@ -68,7 +74,7 @@ func (src Source) lookup(v *viper.Viper, env map[string]string, s *Setting) (val
 		return value, "environment " + s.Env(), nil
 	}
 	if v.InConfig(s.Key) || v.IsSet(s.Key) {
-		value, err := scalar(v.Get(s.Key))
+		value, err := text(s.Key, v.Get(s.Key))
 		return value, "configuration " + src.File, err
 	}
 	return s.Default, "default", nil
@@ -94,6 +100,19 @@ func scalar(raw any) (string, error) {
 		return fmt.Sprint(raw), nil
 	}
 	return "", fmt.Errorf("one value is wanted here, not %v", raw)
+}
+
+// text is the value of a key as text. A secret has to be one already: YAML would
+// read 000123456789 as a number, and we as another text.
+func text(key string, raw any) (string, error) {
+	if !isSecret(key[strings.LastIndexByte(key, '.')+1:]) || raw == nil {
+		return scalar(raw)
+	}
+	s, ok := raw.(string)
+	if !ok {
+		return "", errors.New("a text is wanted here; put it in quotes")
+	}
+	return s, nil
 }
 
 // ConfigEnv is the environment variable with the configuration file's path.
@@ -127,14 +146,16 @@ func list(set map[string]bool) string {
 // Keys of the lists' elements.
 var (
 	portalKeys = map[string]bool{"address": true, "group": true}
-	lunKeys    = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true,
+	hostKeys   = map[string]bool{"initiator": true, "user": true, "secret": true, "secret-file": true,
+		"target-user": true, "target-secret": true, "target-secret-file": true}
+	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true,
 		"backing": true, "map": true, "preferred": true, "cold-after": true,
 		"serve-stale": true}
 )
 
 // checkKeys finds the first key of the file that nobody knows.
 func checkKeys(settings map[string]any) error {
-	allowed := map[string]map[string]bool{"": {"luns": true}, "iscsi": {"portals": true}}
+	allowed := map[string]map[string]bool{"": {"luns": true, "hosts": true}, "iscsi": {"portals": true}}
 	for _, s := range Settings() {
 		section, key, nested := strings.Cut(s.Key, ".")
 		if !nested {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/twinlun/twinlun/target/iscsi"
 )
 
 // Setting is something that has one value.
@@ -15,6 +17,12 @@ type Setting struct {
 	Usage   string
 	set     func(c *Config, value string) error
 }
+
+// secret tells whether the setting is a secret: it has no flag.
+func (s *Setting) secret() bool { return isSecret(s.Key[strings.LastIndexByte(s.Key, '.')+1:]) }
+
+// isSecret tells the keys whose values are not shown, and are quoted in the file.
+func isSecret(key string) bool { return key == "secret" || key == "target-secret" }
 
 // Flag is the setting's flag, without dashes.
 func (s *Setting) Flag() string { return strings.ReplaceAll(s.Key, ".", "-") }
@@ -43,8 +51,21 @@ func Settings() []Setting {
 			func(c *Config, v string) error { c.ISCSI.IQN = v; return checkIQN(v) }},
 		{"iscsi.alias", "", "a name for people, shown to initiators",
 			func(c *Config, v string) error { c.ISCSI.Alias = v; return nil }},
-		{"iscsi.listen", "0.0.0.0:3260", "host:port, or several, on which initiators are served", setListen},
+		{"iscsi.listen", ":3260", "host:port, or several, on which initiators are served; 0.0.0.0 is all of IPv4, [::] of IPv6, no host both", setListen},
 		{"iscsi.portal-group", "1", "portal group tag, different at the two nodes", setGroup},
+
+		{"discovery.user", "", "CHAP user that initiators are for discovery; empty: no proof is wanted for that",
+			func(c *Config, v string) error { c.discovery.user = v; return nil }},
+		{"discovery.secret", "", "secret of that user",
+			func(c *Config, v string) error { c.discovery.secret = iscsi.NewSecret(v); return nil }},
+		{"discovery.secret-file", "", "file with that secret",
+			func(c *Config, v string) error { c.discovery.file = v; return nil }},
+		{"discovery.target-user", "", "CHAP user that this target is for discovery, for initiators that ask for that",
+			func(c *Config, v string) error { c.discovery.targetUser = v; return nil }},
+		{"discovery.target-secret", "", "secret of that user",
+			func(c *Config, v string) error { c.discovery.targetSecret = iscsi.NewSecret(v); return nil }},
+		{"discovery.target-secret-file", "", "file with that secret",
+			func(c *Config, v string) error { c.discovery.targetFile = v; return nil }},
 
 		{"peer.name", "", "name of the other node", func(c *Config, v string) error { c.Peer.Name = v; return checkName(v) }},
 		{"peer.listen", "", "host:port for the peer; needed at the node whose name sorts last",

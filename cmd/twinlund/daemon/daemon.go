@@ -77,8 +77,9 @@ func (d *Daemon) assemble() (err error) {
 	if d.server, err = iscsi.New(iscsi.Config{
 		Targets: []iscsi.Target{{
 			Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: device,
-			Access: iscsi.Anyone(),
+			Access: d.cfg.Hosts,
 		}},
+		Discovery:   d.cfg.Discovery,
 		PortalGroup: d.cfg.ISCSI.PortalGroup,
 		Log:         d.log,
 	}); err != nil {

@@ -30,6 +30,7 @@ node: %s
 data-dir: %q
 status: {listen: "127.0.0.1:0"}
 iscsi: {iqn: %q, listen: "127.0.0.1:0", portal-group: %d}
+hosts: [{initiator: "*"}]
 peer: {name: %s, token: t, listen: %q, address: %q}
 luns: [{number: 3, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 16MiB, preferred: a}]
 `, name, t.TempDir(), iqn, i+1, []string{"b", "a"}[i], link, link)

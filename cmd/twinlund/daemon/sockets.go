@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
@@ -49,7 +50,7 @@ func (s *sockets) open(cfg *config.Config) (err error) {
 
 // listenOn opens one listener; the error tells the operator what to change.
 func listenOn(address, who, key string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen(network(address), address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen for %s on %s: the port is taken by another program, perhaps a second twinlund (ss -tlnp tells which); stop it or change %s", who, address, key)
@@ -59,6 +60,20 @@ func listenOn(address, who, key string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for %s (%s): %w", who, key, err)
 	}
 	return l, nil
+}
+
+// network keeps 0.0.0.0 to IPv4 and [::] to IPv6, so that they can stand beside each
+// other; "tcp" would take both for all addresses of both kinds.
+func network(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return "tcp"
+	case a.Is4():
+		return "tcp4"
+	}
+	return "tcp6"
 }
 
 func (s *sockets) close() {

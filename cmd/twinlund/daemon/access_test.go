@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/target/iscsi"
+	"github.com/twinlun/twinlun/test/initiator"
+)
+
+// lines collects what is logged.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// TestAccess: an initiator that shares no code with the target logs in with every
+// algorithm, and is refused with wrong secrets; the log says why.
+func TestAccess(t *testing.T) {
+	cfg := nodes(t)[0]
+	cfg.ISCSI.Listen = append(cfg.ISCSI.Listen, "[::1]:0")
+	cfg.ISCSI.Portals = []config.Portal{{Address: ":3260", Group: 1}, {Address: "192.0.2.2:3260", Group: 2}}
+	cfg.Hosts = []iscsi.Access{{Initiator: iqn + "-host", Auth: iscsi.Auth{
+		Initiator: iscsi.Credentials{User: "web", Secret: iscsi.NewSecret("correct horse battery")},
+		Target:    iscsi.Credentials{User: "disks", Secret: iscsi.NewSecret("the target proves it")},
+	}}}
+	cfg.Discovery.Initiator = iscsi.Credentials{User: "look", Secret: iscsi.NewSecret("only for looking")}
+	log := &lines{}
+	d, err := Start(cfg, "test", slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stopNode(t, d)
+	good := func(err error) bool { return err == nil }
+	refused := func(detail byte) func(error) bool {
+		return func(err error) bool {
+			var e *initiator.LoginError
+			return errors.As(err, &e) && e.Class == 2 && e.Detail == detail
+		}
+	}
+	web := initiator.CHAP{User: "web", Secret: "correct horse battery"}
+	both := initiator.CHAP{User: "web", Secret: "correct horse battery", TargetUser: "disks", Target: "the target proves it"}
+	with := func(c initiator.CHAP, change func(*initiator.CHAP)) initiator.CHAP { change(&c); return c }
+	for name, c := range map[string]struct {
+		host string
+		chap initiator.CHAP
+		want func(error) bool
+	}{
+		"one way":         {"-host", web, good},
+		"mutual":          {"-host", both, good},
+		"SHA3-256":        {"-host", with(both, func(c *initiator.CHAP) { c.Algorithms = []int{8} }), good},
+		"SHA-256":         {"-host", with(both, func(c *initiator.CHAP) { c.Algorithms = []int{7} }), good},
+		"SHA-1":           {"-host", with(both, func(c *initiator.CHAP) { c.Algorithms = []int{6} }), good},
+		"MD5":             {"-host", with(both, func(c *initiator.CHAP) { c.Algorithms = []int{5} }), good},
+		"base64":          {"-host", with(both, func(c *initiator.CHAP) { c.Base64 = true }), good},
+		"none":            {"-host", initiator.CHAP{}, refused(1)},
+		"another secret":  {"-host", with(web, func(c *initiator.CHAP) { c.Secret = "incorrect horse battery" }), refused(1)},
+		"another user":    {"-host", with(web, func(c *initiator.CHAP) { c.User = "root" }), refused(1)},
+		"discovery's":     {"-host", initiator.CHAP{User: "look", Secret: "only for looking"}, refused(1)},
+		"another host":    {"-hostile", web, refused(2)},
+		"a false target":  {"-host", with(both, func(c *initiator.CHAP) { c.Target = "the target is a fake" }), func(err error) bool { return errors.Is(err, initiator.ErrTargetProof) }},
+		"nothing offered": {"-host", with(web, func(c *initiator.CHAP) { c.Algorithms = []int{1} }), refused(1)},
+	} {
+		for _, l := range d.sockets.iscsi {
+			s, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetIQN: iqn, InitiatorIQN: iqn + c.host, CHAP: c.chap})
+			if !c.want(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
+	checkDiscovery(t, d)
+	for _, want := range []string{
+		"initiator=" + iqn + "-hostile", "status=0x0202", "is not on the access list", "status=0x0201",
+		`why="the secret of CHAP user \"web\" is wrong"`,
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log has no %s:\n%s", want, log)
+		}
+	}
+	for _, secret := range []string{"horse", "proves", "for looking"} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("the log has a secret:\n%s", log)
+		}
+	}
+}
+
+// checkDiscovery looks for the target, by way of every listener.
+func checkDiscovery(t *testing.T, d *Daemon) {
+	t.Helper()
+	for k, l := range d.sockets.iscsi {
+		want := []string{"[127.0.0.1:3260,1 192.0.2.2:3260,2]", "[[::1]:3260,1 192.0.2.2:3260,2]"}[k]
+		o := initiator.Options{Address: l.Addr().String(), InitiatorIQN: iqn + "-host", CHAP: initiator.CHAP{User: "look", Secret: "only for looking"}}
+		targets, err := o.Discover(t.Context())
+		if err != nil || len(targets) != 1 || targets[0].Name != iqn || fmt.Sprint(targets[0].Portals) != want {
+			t.Errorf("discovery at %s: %v, %v", o.Address, targets, err)
+		}
+		o.InitiatorIQN = iqn + "-hostile"
+		if targets, err := o.Discover(t.Context()); err != nil || len(targets) != 0 {
+			t.Errorf("discovery by somebody else: %v, %v", targets, err)
+		}
+		o.CHAP = initiator.CHAP{}
+		if targets, err := o.Discover(t.Context()); err == nil {
+			t.Errorf("discovery without a secret: %v", targets)
+		}
+	}
+}
+
+// TestAllAddresses: 0.0.0.0 and [::] can stand beside each other, on one port.
+func TestAllAddresses(t *testing.T) {
+	_, port, _ := net.SplitHostPort(freeAddress(t))
+	cfg := nodes(t)[0]
+	cfg.ISCSI.Listen = []string{"0.0.0.0:" + port, "[::]:" + port}
+	s, err := listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+}
