@@ -149,7 +149,7 @@ func (s *Server) login(c *connection) *session {
 			append(about, "status", fmt.Sprintf("%#04x", uint16(refused.status)), "why", refused.why)...)
 		return nil
 	}
-	s.logFailure(c.conn, loginLevel(err), "iscsi: no login", append(about, "err", err)...)
+	s.logFailure(c.conn, loginLevel(l, err), "iscsi: no login", append(about, "err", err)...)
 	return nil
 }
 
@@ -178,9 +178,10 @@ func (s *Server) r2t() *note {
 }
 
 // loginLevel is the level to log a failed login at. Connections that are closed
-// without a word are those of monitoring.
-func loginLevel(err error) slog.Level {
-	if errors.Is(err, io.EOF) {
+// without a word are those of monitoring; in the middle of a login it may be that the
+// initiator does not believe our proof.
+func loginLevel(l *login, err error) slog.Level {
+	if !l.started && errors.Is(err, io.EOF) {
 		return slog.LevelDebug
 	}
 	return slog.LevelWarn

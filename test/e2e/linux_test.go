@@ -50,22 +50,25 @@ func TestLinuxMultipath(t *testing.T) {
 // startForVM starts a demo, if there is a virtual machine that can use it.
 func startForVM(t *testing.T, args ...string) *running {
 	t.Helper()
+	needVM(t)
+	return start(t, args...)
+}
+
+// needVM says that a test cannot do without the virtual machine.
+func needVM(t *testing.T) {
+	t.Helper()
 	need(t, "qemu-system-x86_64")
 	if cache := vmCache(t); !exists(filepath.Join(cache, "stamp")) {
 		missing(t, "there is no VM image in "+cache)
 	}
-	return start(t, args...)
 }
 
 // guest runs a script of the folder guest in the virtual machine; options are those of
-// run.sh. The script gets the ports of both sites and the target's name, and has to end
-// with a word that it has passed.
+// run.sh. The script gets the ports of both sites and the target's name.
 func (r *running) guest(script string, options ...string) {
 	r.t.Helper()
 	info := r.info()
-	ctx, cancel := context.WithTimeout(r.t.Context(), vmTime+time.Minute)
-	defer cancel()
-	args := append(options, "-s", "guest", "-t", fmt.Sprint(int(vmTime.Seconds())), filepath.Join("guest", script))
+	var args []string
 	for _, s := range info.Sites {
 		_, port, err := net.SplitHostPort(s.Portal)
 		if err != nil {
@@ -73,14 +76,24 @@ func (r *running) guest(script string, options ...string) {
 		}
 		args = append(args, port)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join("..", "initiator-vm", "run.sh"), append(args, info.IQN)...)
+	inVM(r.t, script, options, append(args, info.IQN)...)
+}
+
+// inVM runs a script of the folder guest in the virtual machine. It has to end with a
+// word that it has passed.
+func inVM(t *testing.T, script string, options []string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), vmTime+time.Minute)
+	defer cancel()
+	options = append(options, "-s", "guest", "-t", fmt.Sprint(int(vmTime.Seconds())), filepath.Join("guest", script))
+	cmd := exec.CommandContext(ctx, filepath.Join("..", "initiator-vm", "run.sh"), append(options, args...)...)
 	// Its own word to QEMU: it ends the machine when it is asked to.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
-	r.t.Logf("%s", out)
+	t.Logf("%s", out)
 	if err != nil || !regexp.MustCompile(`(?m)^== \d+ s: passed$`).Match(out) {
-		r.t.Fatalf("the guest's script: %v", err)
+		t.Fatalf("the guest's script: %v", err)
 	}
 }
 

@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/status"
+)
+
+const pairIQN = "iqn.2026-01.org.example:pair"
+
+// pair is two daemons with a configuration of the test's own; site 1 may be
+// forgotten, where one portal is enough.
+type pair struct {
+	t       *testing.T
+	portals [2]string
+	pages   [2]string
+	logs    [2]string
+	cmds    [2]*exec.Cmd
+}
+
+// startPair starts the daemons with this in their configuration, beside what makes
+// them a pair with a LUN 0 of 64 MiB, and returns when both serve.
+func startPair(t *testing.T, more string) *pair {
+	t.Helper()
+	base, _ := strconv.Atoi(freePorts(t))
+	address := func(n int) string { return "127.0.0.1:" + strconv.Itoa(base+n) }
+	p := &pair{t: t, portals: [2]string{address(0), address(1)}, pages: [2]string{address(2), address(3)}}
+	for i, name := range []string{"a", "b"} {
+		dir := t.TempDir()
+		p.logs[i] = filepath.Join(dir, "log")
+		text := fmt.Sprintf(`
+node: %s
+data-dir: %q
+status: {listen: %q}
+iscsi:
+  iqn: %s
+  listen: %q
+  portal-group: %d
+  portals: [{address: %q, group: 1}, {address: %q, group: 2}]
+peer: {name: %s, token: x, listen: %q, address: %q}
+luns: [{number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a}]
+%s`, name, dir, p.pages[i], pairIQN, p.portals[i], i+1, p.portals[0], p.portals[1], []string{"b", "a"}[i], address(4), address(4), more)
+		p.start(i, dir, text)
+	}
+	t.Cleanup(p.stop)
+	p.waitServing()
+	return p
+}
+
+func (p *pair) start(site int, dir, text string) {
+	p.t.Helper()
+	config := filepath.Join(dir, "twinlund.yaml")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	log, err := os.Create(p.logs[site])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(bin, "twinlund"), "--config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmds[site] = cmd
+}
+
+// log is what a site's daemon has said.
+func (p *pair) log(site int) string {
+	p.t.Helper()
+	text, err := os.ReadFile(p.logs[site])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (p *pair) waitServing() {
+	p.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		serving := 0
+		for _, page := range p.pages {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			s, err := status.Get(ctx, page)
+			cancel()
+			if err == nil && len(s.LUNs) == 1 && s.LUNs[0].Serving {
+				serving++
+			}
+		}
+		if serving == 2 {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("the pair does not serve after %v; the logs:\n%s\n%s", patience, p.log(0), p.log(1))
+		}
+	}
+}
+
+// stop ends the daemons in order, and looks into their logs.
+func (p *pair) stop() {
+	for _, cmd := range p.cmds {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			p.t.Error(err)
+		}
+	}
+	for site, cmd := range p.cmds {
+		if err := cmd.Wait(); err != nil {
+			p.t.Errorf("site %d ended with %v", site, err)
+		}
+		text, _ := os.ReadFile(p.logs[site])
+		for _, word := range []string{"panic:", "fatal error:", "DATA RACE", "level=ERROR"} {
+			if bytes.Contains(text, []byte(word)) {
+				p.t.Errorf("site %d has said %s", site, word)
+			}
+		}
+		if p.t.Failed() {
+			p.t.Logf("end of site %d's log:\n%s", site, text[max(0, len(text)-6000):])
+		}
+	}
+}
+
+// url is the LUN at a site for a user.
+func (p *pair) url(site int, user, secret string) string {
+	return fmt.Sprintf("iscsi://%s%%%s@%s/%s/0", user, secret, p.portals[site], pairIQN)
+}
+
+// wantLog wants a line with all of these in a site's log.
+func (p *pair) wantLog(site int, parts ...string) {
+	p.t.Helper()
+	for line := range strings.SplitSeq(p.log(site), "\n") {
+		found := 0
+		for _, part := range parts {
+			if strings.Contains(line, part) {
+				found++
+			}
+		}
+		if found == len(parts) {
+			return
+		}
+	}
+	p.t.Errorf("site %d's log has no line with %q", site, parts)
+}
