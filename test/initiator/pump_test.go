@@ -53,7 +53,7 @@ func serveMemory(t *testing.T, m *memory) (address string) {
 	if err := device.AddLUN(0, scsi.LUN{Disk: m, NAA: [16]byte{0x30, 1}, Serial: "memory"}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := iscsi.New(iscsi.Config{Targets: []iscsi.Target{{Name: memoryName, Device: device}}, PortalGroup: 1, Log: log})
+	s, err := iscsi.New(iscsi.Config{Targets: []iscsi.Target{{Name: memoryName, Device: device, Access: iscsi.Anyone()}}, PortalGroup: 1, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
