@@ -41,10 +41,10 @@ func TestJudge(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	all, err := parse("# c\n\n skip A.B it is so \ntodo C.D-1 x\n")
-	if err != nil || len(all) != 2 || all["A.B"] != (Expectation{false, "it is so"}) || all["C.D-1"] != (Expectation{true, "x"}) {
+	if err != nil || len(all) != 2 || all["A.B"] != (Expectation{Skip, "it is so"}) || all["C.D-1"] != (Expectation{Todo, "x"}) {
 		t.Errorf("%v, %v", all, err)
 	}
-	for _, text := range []string{"skip A.B", "fail A.B x", "skip A x", "skip A.B.C x", "skip A.B x\ntodo A.B y"} {
+	for _, text := range []string{"skip A.B", "pass A.B x", "skip A x", "skip A.B.C x", "skip A.B x\ntodo A.B y"} {
 		if _, err := parse(text); err == nil {
 			t.Errorf("%q is taken", text)
 		}
@@ -56,13 +56,14 @@ func TestParse(t *testing.T) {
 
 // TestFindings: every combination of what is expected and what comes out.
 func TestFindings(t *testing.T) {
-	expected := map[string]Expectation{"S.Skip": {false, "why"}, "S.Todo": {true, "what"}}
+	expected := map[string]Expectation{"S.Skip": {Skip, "why"}, "S.Fail": {Fail, "why"}, "S.Todo": {Todo, "what"}}
 	for _, c := range []struct {
 		name    string
 		finding [4]bool // by outcome
 	}{
 		{"S.Pass", [4]bool{Passed: false, Skipped: true, Failed: true, Broken: true}},
 		{"S.Skip", [4]bool{Passed: true, Skipped: false, Failed: true, Broken: true}},
+		{"S.Fail", [4]bool{Passed: true, Skipped: true, Failed: false, Broken: true}},
 		{"S.Todo", [4]bool{Passed: true, Skipped: false, Failed: false, Broken: false}},
 	} {
 		for o, finding := range c.finding {
@@ -81,8 +82,8 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	var text strings.Builder
-	if n := Report(&text, []Result{{Case: "S.Pass", Way: "w"}}, expected); n != 2 {
-		t.Errorf("%d findings about two cases that were not run:\n%s", n, &text)
+	if n := Report(&text, []Result{{Case: "S.Pass", Way: "w"}}, expected); n != 3 {
+		t.Errorf("%d findings about three cases that were not run:\n%s", n, &text)
 	}
 }
 

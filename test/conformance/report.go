@@ -77,7 +77,7 @@ func reportCase(w io.Writer, results []Result, expected map[string]Expectation) 
 			fmt.Fprintf(w, "FINDING  %s, %s: %s\n", r.Case, r.Way, finding)
 		}
 		show := r.Outcome == Failed || r.Outcome == Broken
-		if show && !(named && e.Todo) {
+		if show && finding != "" {
 			fmt.Fprintf(w, "%s, %s: %s after %v: %s\n%s\n", r.Case, r.Way, r.Outcome, r.Took.Round(1e6), r.Why, indent(r.Output))
 		} else if r.Outcome != Passed && (i == 0 || r.Outcome != results[i-1].Outcome || r.Why != results[i-1].Why) {
 			fmt.Fprintf(w, "%-36s %s%s; it says: %s\n", r.Case, r.Outcome, reason(e, named), r.Why)
@@ -91,7 +91,7 @@ func reason(e Expectation, named bool) string {
 	switch {
 	case !named:
 		return ""
-	case e.Todo:
+	case e.Kind == Todo:
 		return ", not yet done: " + e.Reason
 	}
 	return ", " + e.Reason
