@@ -24,7 +24,7 @@ type connection struct {
 func newConnection(srv *Server, conn net.Conn) *connection {
 	c := &connection{srv: srv, conn: conn, seq: &sequenceNumbers{}}
 	c.log = srv.log.With("peer", conn.RemoteAddr().String())
-	c.in = newStream(meter{conn, &c.received}, loginMaxPDU, 0)
+	c.in = newLoginStream(meter{conn, &c.received})
 	c.writer = &writer{conn: conn, timeout: srv.cfg.Limits.LoginTimeout, seq: c.seq, tail: -1}
 	return c
 }
@@ -50,6 +50,7 @@ func (c *connection) login(l *login) (*session, error) {
 	for {
 		s, err := c.loginStep(l)
 		if s != nil {
+			c.in.grow()
 			// If the response could not be sent, the session ends at its first read.
 			c.writer.timeout = c.srv.cfg.Limits.WriteTimeout
 			return s, c.conn.SetReadDeadline(time.Time{})

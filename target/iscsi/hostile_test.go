@@ -154,6 +154,31 @@ func TestMemoryOfHostileTraffic(t *testing.T) {
 	i.logout()
 }
 
+// TestMemoryOfStrangers: what a connection takes before it is logged in, at both ends
+// of it, is little.
+func TestMemoryOfStrangers(t *testing.T) {
+	const connections = 100
+	r := newRig(t, Limits{MaxLogins: connections, MaxLoginsPerHost: connections})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	strangers := make([]*initiator, connections)
+	for k := range strangers {
+		i := r.dial()
+		h := i.loginHeader(stageOperational, 0, false)
+		h[1] |= bitContinue
+		i.send(h, []byte("InitiatorName"))
+		i.recv(opLoginResp) // it has been read
+		strangers[k] = i
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > connections*32<<10 {
+		t.Errorf("%d bytes for each connection that is not logged in", grown/connections)
+	}
+	runtime.KeepAlive(strangers)
+}
+
 func TestBudget(t *testing.T) {
 	b := &budget{free: 100}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -162,7 +162,8 @@ func (l *login) leave(next byte) (bool, error) {
 
 func (l *login) checkRequest(q loginRequest) error {
 	if !l.started {
-		l.started, l.first, l.stage = true, q, q.stage
+		l.started, l.first = true, q
+		l.stage = min(q.stage, stageOperational)
 	}
 	f := &l.first
 	l.requests++
@@ -173,7 +174,7 @@ func (l *login) checkRequest(q loginRequest) error {
 		return refuse(loginVersion, "the initiator's lowest version is %d, ours is 0", q.versionMin)
 	case q.isid != f.isid, q.tsih != f.tsih, q.cid != f.cid, q.tag != f.tag:
 		return refuse(loginInitiatorError, "ISID, TSIH, CID or task tag changed within the login")
-	case q.stage != l.stage, q.stage > stageOperational:
+	case q.stage != l.stage:
 		return refuse(loginInitiatorError, "stage %d where %d was expected", q.stage, l.stage)
 	case q.transit && q.cont:
 		return refuse(loginInitiatorError, "request with both T and C")

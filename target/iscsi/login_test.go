@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -118,6 +119,43 @@ func TestLoginRefused(t *testing.T) {
 		i.closed()
 	}
 	session.echo()
+}
+
+// TestLoginBounds: a login that does not come to an end, or wants too much.
+func TestLoginBounds(t *testing.T) {
+	r := newRig(t, Limits{})
+	many := make([]string, maxKeys)
+	for k := range many {
+		many[k] = fmt.Sprintf("X-key%d=1", k)
+	}
+	for name, c := range map[string]struct {
+		flags    byte // beside the stage
+		text     []byte
+		accepted int // requests, before the one that is refused
+	}{
+		"never on":            {0, nil, maxLoginRequests - 1},
+		"pieces of nothing":   {bitContinue, nil, maxLoginRequests - 1},
+		"text without an end": {bitContinue, bytes.Repeat([]byte{'A'}, 8192), maxText / 8192},
+		"many keys":           {0, keys(many[:maxKeys-1]...), 0}, // beside the two names
+		"many keys in one":    {0, keys(append(many, "Z=1")...), 0},
+	} {
+		i := r.dial()
+		i.send(i.loginHeader(stageOperational, 0, false), keys(hostName, "TargetName="+testIQN))
+		i.recv(opLoginResp)
+		h := i.loginHeader(stageOperational, 0, false)
+		h[1] |= c.flags
+		for range c.accepted {
+			i.send(h, c.text)
+			if got := i.recv(opLoginResp); got.loginStatus() != loginSuccess {
+				t.Fatalf("%s: % x", name, got.header)
+			}
+		}
+		i.send(h, c.text)
+		if got := i.recv(opLoginResp); got.loginStatus() != loginInitiatorError {
+			t.Errorf("%s: % x", name, got.header)
+		}
+		i.closed()
+	}
 }
 
 func TestLoginChangesItsMind(t *testing.T) {
@@ -342,6 +380,85 @@ func TestTextInPieces(t *testing.T) {
 	i.cmdSN++
 	i.send(h, nil)
 	i.rejected(rejectProtocol, h)
+}
+
+// TestManyTargets: an answer of many PDUs, as long as the initiator takes them.
+func TestManyTargets(t *testing.T) {
+	r := newRig(t, Limits{})
+	var targets []Target
+	var want []byte
+	for n := range 500 {
+		target := r.target()
+		target.Name = fmt.Sprintf("%s-%d", testIQN, n)
+		targets = append(targets, target)
+		want = appendTarget(want, &target, netip.Addr{})
+	}
+	if err := r.srv.SetTargets(t.Context(), targets, Auth{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{512, 8192, 65536} {
+		i := r.dial()
+		i.send(i.loginHeader(stageOperational, stageFullFeature, true), keys(hostName, "SessionType=Discovery", fmt.Sprint("MaxRecvDataSegmentLength=", size)))
+		i.recv(opLoginResp)
+		if got := i.text(keys("SendTargets=All")); !bytes.Equal(got, want) {
+			t.Errorf("by %d bytes: %d bytes, not %d", size, len(got), len(want))
+		}
+		i.logout()
+	}
+}
+
+// TestTextRejected: what breaks the rules of a text exchange ends it, and a new one
+// can begin.
+func TestTextRejected(t *testing.T) {
+	i := newRig(t, Limits{}).login("MaxRecvDataSegmentLength=512")
+	ask := func(flags byte, transferTag uint32, text []byte) header {
+		h := i.request(opText)
+		h[1] = flags
+		h.put32(20, transferTag)
+		i.send(h, text)
+		return h
+	}
+	long := make([]string, 40)
+	for k := range long {
+		long[k] = fmt.Sprintf("X-a-key-that-nobody-knows-%d=1", k)
+	}
+	for name, c := range map[string]struct {
+		first  []byte // starts an exchange that stays open; nil: none
+		cont   bool
+		flags  byte
+		next   []byte
+		change uint32 // of the transfer tag
+	}{
+		"F and C at once":           {flags: bitFinal | bitContinue, next: keys("A=1")},
+		"a tag that was never made": {flags: bitFinal, change: 77, next: keys("A=1")},
+		"another tag":               {first: []byte("Send"), cont: true, flags: bitFinal, change: 1, next: []byte("Targets=\x00")},
+		"keys before the answer":    {first: keys(long...), flags: bitFinal, next: keys("B=1")},
+		"no end of text":            {first: make([]byte, 8<<10), cont: true, flags: bitFinal, next: make([]byte, 8<<10+4)},
+		"a long text at once":       {flags: bitFinal, next: make([]byte, maxText+4)},
+		"nonsense":                  {flags: bitFinal, next: []byte("=\x00")},
+	} {
+		tag := uint32(noTag)
+		if c.first != nil {
+			flags := byte(bitFinal)
+			if c.cont {
+				flags = bitContinue
+			}
+			ask(flags, tag, c.first)
+			got := i.recv(opTextResp)
+			if tag = got.u32(20); got.flag(bitFinal) || tag == noTag {
+				t.Fatalf("%s: % x", name, got.header)
+			}
+		}
+		if c.change != 0 {
+			tag += c.change
+		}
+		h := ask(c.flags, tag, c.next)
+		i.rejected(rejectProtocol, h)
+		if got := i.text(keys("SendTargets=")); !bytes.Contains(got, []byte("TargetName="+testIQN)) {
+			t.Errorf("%s: afterwards %q", name, got)
+		}
+	}
+	i.echo()
 }
 
 func TestTextNegotiation(t *testing.T) {

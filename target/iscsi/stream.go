@@ -13,6 +13,9 @@ import (
 // Segments that are larger than it go straight to where they belong.
 const readBuffer = 64 << 10
 
+// loginBuffer is what a connection gets until it is logged in: strangers cost little.
+const loginBuffer = 4 << 10
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // digestOf is the CRC32C of one piece of data, digestMore that of what b adds.
@@ -46,6 +49,15 @@ type stream struct {
 func newStream(r io.Reader, maxData, maxAHS int) *stream {
 	return &stream{r: bufio.NewReaderSize(r, readBuffer), maxData: maxData, maxAHS: maxAHS}
 }
+
+// newLoginStream makes a stream for a login, with a small buffer.
+func newLoginStream(r io.Reader) *stream {
+	return &stream{r: bufio.NewReaderSize(r, loginBuffer), maxData: loginMaxPDU}
+}
+
+// grow gives the stream its large buffer. Through the small one, which may hold
+// something still, large reads go straight.
+func (s *stream) grow() { s.r = bufio.NewReaderSize(s.r, readBuffer) }
 
 // next reads the header and the additional headers of the next PDU. The segment
 // of the one before must have been finished.

@@ -67,6 +67,24 @@ func TestCollector(t *testing.T) {
 	}
 }
 
+func TestSender(t *testing.T) {
+	var o sender
+	if piece, more := o.next(4); len(piece) != 0 || more || o.pending() {
+		t.Error("nothing is more than nothing")
+	}
+	o.text = []byte("abcdefgh")
+	for _, want := range []string{"abc+", "def+", "gh"} {
+		piece, more := o.next(3)
+		got := string(piece)
+		if more {
+			got += "+"
+		}
+		if got != want || more != o.pending() {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
 func TestParseNumber(t *testing.T) {
 	for s, want := range map[string]int{
 		"0": 0, "65536": 65536, "0x10": 16, "0X1f": 31, "": -1, "-1": -1, "+1": -1, "1_0": -1,
