@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -37,10 +38,11 @@ func command() *cobra.Command {
 		Long: "twinlund serves mirrored LUNs to iSCSI initiators, together with the twinlund of the other site.\n\n" +
 			"Every setting below can stand in the file (--iscsi-portal-group is portal-group in the section iscsi),\n" +
 			"in the environment (TWINLUN_ISCSI_PORTAL_GROUP), or here; the last one counts. SIGTERM and SIGINT stop\n" +
-			"the daemon in order, a second one at once.",
+			"the daemon in order, a second one at once. SIGHUP reads hosts and discovery anew.",
 		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}.Load()
+			src := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}
+			cfg, err := src.Load()
 			if err != nil {
 				return err
 			}
@@ -50,7 +52,7 @@ func command() *cobra.Command {
 				}
 				return nil
 			}
-			return serve(cfg)
+			return serve(cfg, src)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", os.Getenv(config.ConfigEnv), "configuration file (YAML)")
@@ -61,26 +63,19 @@ func command() *cobra.Command {
 }
 
 // serve runs the daemon until a signal, or until it cannot go on.
-func serve(cfg *config.Config) error {
+func serve(cfg *config.Config, src config.Source) error {
 	log := cfg.Log.Logger(os.Stderr)
-	for _, w := range cfg.Warnings {
-		log.Warn("configuration: " + w)
-	}
-	signals := make(chan os.Signal, 2)
+	warn(log, cfg)
+	signals, hangup := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(hangup, syscall.SIGHUP)
 	limitGarbage(cfg.LUNs)
 	d, err := daemon.Start(cfg, version, log)
 	if err != nil {
 		return err
 	}
 	log.Info("started", "version", version, "iscsi", d.ISCSI(), "luns", len(cfg.LUNs))
-	var failure error
-	select {
-	case s := <-signals:
-		log.Info("stopping; once more stops at once", "signal", s)
-	case failure = <-d.Failed():
-		log.Error("stopping", "err", failure)
-	}
+	failure := wait(d, src, log, signals, hangup)
 	go stopAtOnce(signals)
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
@@ -90,6 +85,46 @@ func serve(cfg *config.Config) error {
 	}
 	log.Info("stopped")
 	return failure
+}
+
+func warn(log *slog.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration: " + w)
+	}
+}
+
+// wait returns when the daemon shall stop, with why it cannot go on, and reads the
+// configuration anew as often as it is asked to.
+func wait(d *daemon.Daemon, src config.Source, log *slog.Logger, signals, hangup <-chan os.Signal) error {
+	for {
+		select {
+		case s := <-signals:
+			log.Info("stopping; once more stops at once", "signal", s)
+			return nil
+		case err := <-d.Failed():
+			log.Error("stopping", "err", err)
+			return err
+		case <-hangup:
+			reload(d, src, log)
+		}
+	}
+}
+
+// reload takes hosts and discovery over from the configuration as it is now.
+func reload(d *daemon.Daemon, src config.Source, log *slog.Logger) {
+	cfg, err := src.Load()
+	if err != nil {
+		log.Warn("the configuration is not taken over", "err", err)
+		return
+	}
+	warn(log, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if err := d.SetAccess(ctx, cfg); err != nil {
+		log.Warn("the configuration is taken over, not without trouble", "err", err)
+		return
+	}
+	log.Info("hosts and discovery are read anew; other settings count from the next start", "hosts", len(cfg.Hosts))
 }
 
 // stopAtOnce ends the process at the next signal: it then starts as after a crash,

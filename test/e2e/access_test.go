@@ -120,3 +120,21 @@ func TestSecretFile(t *testing.T) {
 	tool(t, "iscsi-inq", p.url(0, "web", "correct-horse-battery"))
 	p.wantLog(0, "level=WARN", file+" has a secret, and everybody on this machine can read it")
 }
+
+// TestHangup: SIGHUP reads hosts anew, and keeps them if the file is wrong.
+func TestHangup(t *testing.T) {
+	t.Parallel()
+	need(t, "iscsi-inq")
+	const before, after = "hosts: [{initiator: \"*\"}]\n", "hosts: [{initiator: \"*\", user: web, secret: correct-horse-battery}]\n"
+	p := startPair(t, before)
+	open := "iscsi://" + p.portals[0] + "/" + pairIQN + "/0"
+	tool(t, "iscsi-inq", open)
+	p.hangup(0, before, after, "hosts and discovery are read anew")
+	if out, err := try("iscsi-inq", open); err == nil {
+		t.Errorf("let in without a secret:\n%s", out)
+	}
+	tool(t, "iscsi-inq", p.url(0, "web", "correct-horse-battery"))
+	p.hangup(0, "correct-horse-battery", "short", "the configuration is not taken over")
+	tool(t, "iscsi-inq", p.url(0, "web", "correct-horse-battery"))
+	p.noSecrets()
+}

@@ -131,6 +131,27 @@ func (p *pair) stop() {
 	}
 }
 
+// hangup changes a site's configuration, tells the daemon, and waits for its word.
+func (p *pair) hangup(site int, old, new, word string) {
+	p.t.Helper()
+	file := filepath.Join(filepath.Dir(p.logs[site]), "twinlund.yaml")
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, bytes.Replace(text, []byte(old), []byte(new), 1), 0o600)
+	}
+	if err == nil {
+		err = p.cmds[site].Process.Signal(syscall.SIGHUP)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(p.log(site), word); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("site %d does not say %q", site, word)
+		}
+	}
+}
+
 // url is the LUN at a site for a user.
 func (p *pair) url(site int, user, secret string) string {
 	return fmt.Sprintf("iscsi://%s%%%s@%s/%s/0", user, secret, p.portals[site], pairIQN)

@@ -138,3 +138,40 @@ func TestAllAddresses(t *testing.T) {
 	}
 	s.close()
 }
+
+// TestSetAccess: who is let in no more has to go, and is not let in again.
+func TestSetAccess(t *testing.T) {
+	cfg := nodes(t)[0]
+	d := startNode(t, cfg)
+	defer stopNode(t, d)
+	dial := func(name string) (*initiator.Session, error) {
+		return initiator.Dial(t.Context(), initiator.Options{Address: d.ISCSI().String(), TargetIQN: iqn, InitiatorIQN: iqn + name})
+	}
+	stays, err := dial("-stays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stays.Close()
+	goes, err := dial("-goes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Hosts = []iscsi.Access{{Initiator: iqn + "-stays"}}
+	if err := d.SetAccess(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	<-goes.Done()
+	if _, err := dial("-goes"); err == nil {
+		t.Error("it is let in again")
+	}
+	if _, err := stays.Ping(t.Context(), []byte("ping")); err != nil {
+		t.Error(err)
+	}
+	cfg.Hosts = []iscsi.Access{{Initiator: "nonsense"}}
+	if err := d.SetAccess(t.Context(), cfg); err == nil {
+		t.Error("nonsense is taken over")
+	}
+	if _, err := stays.Ping(t.Context(), []byte("ping")); err != nil {
+		t.Error(err)
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/twinlun/twinlun/cmd/twinlund/status"
 	"github.com/twinlun/twinlun/replication"
 	"github.com/twinlun/twinlun/target/iscsi"
+	"github.com/twinlun/twinlun/target/scsi"
 )
 
 // Daemon is a running node.
@@ -30,6 +31,7 @@ type Daemon struct {
 	luns    []*lun
 	node    *replication.Node
 	link    *replication.Link
+	device  *scsi.Target
 	server  *iscsi.Server
 	page    *http.Server // nil: no status page
 
@@ -70,15 +72,11 @@ func (d *Daemon) assemble() (err error) {
 	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
 		return err
 	}
-	device, err := newDevice(d.cfg, d.luns, d.log)
-	if err != nil {
+	if d.device, err = newDevice(d.cfg, d.luns, d.log); err != nil {
 		return err
 	}
 	if d.server, err = iscsi.New(iscsi.Config{
-		Targets: []iscsi.Target{{
-			Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: device,
-			Access: d.cfg.Hosts,
-		}},
+		Targets:     d.targets(d.cfg.Hosts),
 		Discovery:   d.cfg.Discovery,
 		PortalGroup: d.cfg.ISCSI.PortalGroup,
 		Log:         d.log,
@@ -112,6 +110,23 @@ func portals(cfg *config.Config) (all []iscsi.Portal) {
 		all = append(all, iscsi.Portal{Address: p.Address, Group: p.Group})
 	}
 	return all
+}
+
+// targets is what initiators find: the one target, for these hosts.
+func (d *Daemon) targets(hosts []iscsi.Access) []iscsi.Target {
+	return []iscsi.Target{{
+		Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: d.device, Access: hosts,
+	}}
+}
+
+// SetAccess changes who may log in: hosts and discovery of a configuration that was
+// loaded anew. Sessions that are let in no more are ended, the others notice nothing.
+// On an error other than that of ctx nothing has changed.
+func (d *Daemon) SetAccess(ctx context.Context, cfg *config.Config) error {
+	if err := d.server.SetTargets(ctx, d.targets(cfg.Hosts), cfg.Discovery); err != nil {
+		return fmt.Errorf("change who may log in: %w", err)
+	}
+	return nil
 }
 
 // run starts the tasks: the link, a server for each listener, the status page.
