@@ -64,7 +64,7 @@ func (c *connection) login(l *login) (*session, error) {
 // loginStep takes one request and answers it; with the last one it returns the
 // session.
 func (c *connection) loginStep(l *login) (*session, error) {
-	q, data, err := c.readLogin()
+	q, data, err := c.readLogin(l)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +99,19 @@ func (c *connection) checkTSIH(l *login) error {
 	return refuse(loginNoSession, "the initiator has no session with TSIH %d", l.first.tsih)
 }
 
-func (c *connection) readLogin() (q loginRequest, data []byte, err error) {
+// readLogin reads a login request. What else comes before the login is complete is
+// answered if a login was begun, and not if it may be anything (RFC 7143 section
+// 11.13.5).
+func (c *connection) readLogin(l *login) (q loginRequest, data []byte, err error) {
 	if err := c.in.next(); err != nil {
 		return q, nil, err
 	}
 	h := &c.in.header
-	if h.opcode() != opLogin || !h.immediate() {
+	switch {
+	case h.opcode() != opLogin && l.started:
+		r := loginResponse{stage: l.stage, isid: l.first.isid, tag: l.first.tag}
+		return q, nil, c.respond(r, nil, refuse(loginNoLogin, "PDU %#02x during the login", h.opcode()))
+	case h.opcode() != opLogin || !h.immediate():
 		return q, nil, fmt.Errorf("PDU %#02x during login: %w", h[0], errFormat)
 	}
 	data = make([]byte, c.in.left)

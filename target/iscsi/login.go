@@ -23,6 +23,7 @@ const (
 	loginMissing        loginStatus = 0x0207
 	loginBadType        loginStatus = 0x0209
 	loginNoSession      loginStatus = 0x020a
+	loginNoLogin        loginStatus = 0x020b
 	loginTargetError    loginStatus = 0x0300
 	loginUnavailable    loginStatus = 0x0301
 	loginResources      loginStatus = 0x0302

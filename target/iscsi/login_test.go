@@ -207,6 +207,18 @@ func TestNotALogin(t *testing.T) {
 	r.login().echo()
 }
 
+// TestCommandDuringLogin: who has begun a login is told what is wrong.
+func TestCommandDuringLogin(t *testing.T) {
+	i := newRig(t, Limits{}).dial()
+	i.send(i.loginHeader(stageOperational, 0, false), keys(hostName, "TargetName="+testIQN))
+	i.recv(opLoginResp)
+	i.send(i.scsi(isRead, 512, read10, 0, 1), nil)
+	if got := i.recv(opLoginResp); got.loginStatus() != loginNoLogin || got.tag() != 0x10 {
+		t.Errorf("% x", got.header)
+	}
+	i.closed()
+}
+
 func TestLoginTimeout(t *testing.T) {
 	r := newRig(t, Limits{LoginTimeout: 50 * time.Millisecond})
 	i := r.dial()
