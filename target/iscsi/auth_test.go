@@ -248,3 +248,35 @@ func TestDiscoveryByCHAP(t *testing.T) {
 	}
 	i.logout()
 }
+
+// prove logs in to the end as a user, and returns the last answer.
+func (i *initiator) prove(user, secret string) *received {
+	i.t.Helper()
+	id, challenge := i.challenged("7")
+	r := i.secure(true, "CHAP_N="+user, "CHAP_R="+digestText("7", id, secret, challenge))
+	if r.loginStatus() != loginSuccess {
+		return r
+	}
+	i.send(i.loginHeader(stageOperational, stageFullFeature, true), nil)
+	return i.recv(opLoginResp)
+}
+
+// TestNameOfAnother: where several users may have any name, none of them ends the
+// session of another by taking its name.
+func TestNameOfAnother(t *testing.T) {
+	r := newRig(t, Limits{}, func(c *Config) {
+		c.Targets[0].Access = []Access{{"*", user("one")}, {"*", user("two")}}
+	})
+	one := r.dial()
+	if got := one.prove("one", "a secret of one"); got.loginStatus() != loginSuccess {
+		t.Fatalf("% x", got.header)
+	}
+	if got := r.dial().prove("two", "a secret of two"); got.loginStatus() != loginForbidden {
+		t.Errorf("% x", got.header)
+	}
+	one.echo()
+	if got := r.dial().prove("one", "a secret of one"); got.loginStatus() != loginSuccess {
+		t.Errorf("% x", got.header)
+	}
+	one.closed()
+}

@@ -206,6 +206,9 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 		if old == nil {
 			break
 		}
+		if old.user != ses.user {
+			return nil, refuse(loginForbidden, "the initiator's session is that of CHAP user %q, and user %q may not end it", old.user, ses.user)
+		}
 		if err := s.reinstate(old); err != nil {
 			return nil, err
 		}

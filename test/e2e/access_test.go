@@ -56,6 +56,26 @@ func TestCHAPTools(t *testing.T) {
 	p.noSecrets()
 }
 
+// TestIPv6: discovery and a LUN by way of both kinds of addresses.
+func TestIPv6(t *testing.T) {
+	t.Parallel()
+	need(t, "iscsi-ls", "qemu-io")
+	if !hasIPv6() {
+		t.Skip("this machine has no IPv6")
+	}
+	p := startPair(t, "hosts: [{initiator: \"*\"}]\n")
+	for _, portal := range []string{p.portals[0], v6(p.portals[0])} {
+		ls := tool(t, "iscsi-ls", "iscsi://"+portal)
+		for _, want := range []string{p.portals[0] + ",1", v6(p.portals[0]) + ",1", p.portals[1] + ",2"} {
+			if !strings.Contains(ls, "Portal:"+want) {
+				t.Errorf("by way of %s, nothing of %s:\n%s", portal, want, ls)
+			}
+		}
+	}
+	qemuIO(t, "iscsi://"+v6(p.portals[0])+"/"+pairIQN+"/0", "write -P 0x66 0 1M")
+	qemuIO(t, "iscsi://"+p.portals[1]+"/"+pairIQN+"/0", "read -P 0x66 0 1M")
+}
+
 // noSecrets wants none of them in the logs.
 func (p *pair) noSecrets() {
 	p.t.Helper()

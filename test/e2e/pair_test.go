@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,15 +47,35 @@ iscsi:
   iqn: %s
   listen: %q
   portal-group: %d
-  portals: [{address: %q, group: 1}, {address: %q, group: 2}]
+  portals: [{address: %q, group: %d}]
 peer: {name: %s, token: x, listen: %q, address: %q}
 luns: [{number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a}]
-%s`, name, dir, p.pages[i], pairIQN, p.portals[i], i+1, p.portals[0], p.portals[1], []string{"b", "a"}[i], address(4), address(4), more)
+%s`, name, dir, p.pages[i], pairIQN, p.listen(i), i+1, p.portals[1-i], 2-i, []string{"b", "a"}[i], address(4), address(4), more)
 		p.start(i, dir, text)
 	}
 	t.Cleanup(p.stop)
 	p.waitServing()
 	return p
+}
+
+// listen is where a site listens: on IPv4, and on IPv6 where the machine has it.
+func (p *pair) listen(site int) string {
+	if !hasIPv6() {
+		return p.portals[site]
+	}
+	return p.portals[site] + "," + v6(p.portals[site])
+}
+
+// v6 is a portal's address of the other kind.
+func v6(portal string) string { return strings.Replace(portal, "127.0.0.1", "[::1]", 1) }
+
+func hasIPv6() bool {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 func (p *pair) start(site int, dir, text string) {
