@@ -207,6 +207,18 @@ func TestCorrupt(t *testing.T) {
 		{"power condition", "1b 00 00 00 30 00", "5 2400 cd0004"},
 		{"reserved bit", "1e 00 00 00 04 00", "5 2400 ca0004"},
 
+		{"PPC", "4d 02 00 00 00 0000 00ff 00", "5 2400 c90001"},
+		{"no such log page", "4d 00 42 00 00 0000 00ff 00", "5 2400 cd0002"},
+		{"provisioning is not told", "4d 00 4c 00 00 0000 00ff 00", "5 2400 cd0002"},
+		{"no such log subpage", "4d 00 40 01 00 0000 00ff 00", "5 2400 cd0002"},
+		{"no such diagnostic page", "1c 01 01 00ff 00", "5 2400 c00002"},
+		{"self-test with a list", "1d 04 00 0004 00", "5 2400 c00003"},
+		{"background self-test", "1d 20 00 0000 00", "5 2400 cd0001"},
+		{"list without PF", "1d 00 00 0004 00", "5 2400 cc0001"},
+		{"list length", "1d 10 00 0005 00", "5 1a00"},
+		{"list not sent", "1d 10 00 0004 00", "5 1a00"},
+		{"reserved bit", "a3 0d 40 00 0000 000000ff 00 00", "5 2400 ce0002"},
+
 		{"FORMAT UNIT", "04", opcode},
 		{"COMPARE AND WRITE", "89", opcode}, {"ORWRITE", "8b", opcode},
 		{"variable length", "7f", opcode}, {"vendor specific", "c0", opcode},

@@ -53,6 +53,10 @@ func modeFields() []modeField {
 		{page: 0x08, at: 0, bit: 0x04,
 			get: func(u *unit) bool { return !u.writeThrough.Load() },
 			set: func(u *unit, on bool) { u.writeThrough.Store(!on) }},
+		// TAS (SPC-4 7.5.8): commands that another nexus ends are answered.
+		{page: 0x0a, at: 3, bit: 0x40,
+			get: func(u *unit) bool { return u.answersAborted.Load() },
+			set: func(u *unit, on bool) { u.answersAborted.Store(on) }},
 		// SWP (SPC-4 7.5.8): nothing stores to the medium.
 		{page: 0x0a, at: 2, bit: 0x08,
 			get: (*unit).protected,

@@ -3,6 +3,8 @@ package scsi
 import (
 	"fmt"
 	"testing"
+
+	"github.com/twinlun/twinlun/target/sam"
 )
 
 const (
@@ -14,11 +16,12 @@ const (
 )
 
 // TestModeSelect sends parameter lists, right and wrong: what comes of them, and what
-// the caching and control pages say afterwards (WCE, SWP).
+// the caching and control pages say afterwards (WCE; SWP, or t for TAS).
 func TestModeSelect(t *testing.T) {
 	const block, same, zero = "00000040 00000200", "good", "00000000 00000200"
 	long := "0000000000000040 00000000 00000200"
 	for _, tt := range []struct{ name, cdb, list, want, modes string }{
+		{"answer aborted ones", "15 10 00 00 %02x 00", "00000000 0a 0a 00 10 00 40 00000000 0000", "good", "1t"},
 		{"nothing", "15 10 00 00 %02x 00", "", "good", "10"},
 		{"nothing, not pages", "15 00 00 00 %02x 00", "", "good", "10"},
 		{"not pages", "15 00 00 00 %02x 00", "00000000", "5 2400 cc0001", "10"},
@@ -73,13 +76,17 @@ func TestModeSelect(t *testing.T) {
 			}
 			c := h.do("1a 08 08 00 ff 00", nil, 255)
 			d := h.do("1a 08 0a 00 ff 00", nil, 255)
-			if got := fmt.Sprintf("%d%d", c.In[6]>>2, d.In[8]>>3); got != tt.modes {
+			got := fmt.Sprintf("%d%d", c.In[6]>>2, d.In[8]>>3)
+			if h.nexus.(sam.TaskUser).TAS([8]byte{}) {
+				got = got[:1] + "t"
+			}
+			if got != tt.modes {
 				t.Errorf("WCE and SWP are %s, want %s", got, tt.modes)
 			}
-			if got, want := c.In[2], map[byte]byte{'0': 0x10, '1': 0x90}[tt.modes[1]]; got != want {
+			if got, want := c.In[2], map[byte]byte{'0': 0x10, 't': 0x10, '1': 0x90}[tt.modes[1]]; got != want {
 				t.Errorf("device-specific parameter %02x, want %02x", got, want)
 			}
-			h.wantData(h.do("1a 08 88 00 ff 00", nil, 255), map[byte]string{'0': "17 00 10 00", '1': "17 00 90 00"}[tt.modes[1]]+cachingOn)
+			h.wantData(h.do("1a 08 88 00 ff 00", nil, 255), map[byte]string{'0': "17 00 10 00", 't': "17 00 10 00", '1': "17 00 90 00"}[tt.modes[1]]+cachingOn)
 		})
 	}
 	h := newHosts(t, memoryLUN())

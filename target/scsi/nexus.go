@@ -113,8 +113,11 @@ type nexus struct {
 // UseTasks implements sam.TaskUser.
 func (n *nexus) UseTasks(t sam.Tasks) { n.tasks = t }
 
-// TAS implements sam.TaskUser: the bit is 0, and cannot be changed.
-func (n *nexus) TAS([8]byte) bool { return false }
+// TAS implements sam.TaskUser.
+func (n *nexus) TAS(lun [8]byte) bool {
+	u := n.port.view(lun).unit
+	return u != nil && u.answersAborted.Load()
+}
 
 // abort ends the nexus's commands on a unit, but not the one on whose behalf.
 func (n *nexus) abort(u *unit, by *sam.Command) {
@@ -123,7 +126,7 @@ func (n *nexus) abort(u *unit, by *sam.Command) {
 	}
 	for number, v := range *n.port.views.Load() {
 		if v.unit == u {
-			n.tasks.Abort([8]byte(appendLUN(nil, number)), by, false)
+			n.tasks.Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
 		}
 	}
 }
@@ -237,6 +240,7 @@ func (t *Target) resetAllLocked(which uint32) {
 func (u *unit) reset() {
 	u.restrict(func(g *guard) { g.reserved, g.protected = nil, false })
 	u.writeThrough.Store(false)
+	u.answersAborted.Store(false)
 }
 
 // Close implements sam.Nexus. What RESERVE has reserved is released: the nexus is

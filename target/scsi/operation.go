@@ -87,7 +87,8 @@ func (o *operations) find(cdb []byte) (*operation, sense) {
 func newOperations() *operations {
 	o := new(operations)
 	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
-		oldOperations(), reserveOperations(), groupOperations(), selectOperations()} {
+		oldOperations(), reserveOperations(), groupOperations(), selectOperations(),
+		logOperations(), diagnosticOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)
@@ -114,18 +115,16 @@ func field(at, size int) length {
 	panic("scsi: a CDB field has 1, 2, 4 or 8 bytes")
 }
 
-// maxAnswer bounds parameter data other than lists of LUNs and registrations.
-const maxAnswer = 4096
+// maxAnswer bounds parameter data other than the list of LUNs. READ FULL STATUS may
+// have as much as this; its allocation length does not go further.
+const maxAnswer = 1<<16 - 1
 
 // answers makes an operation that returns parameter data, cut to its allocation
 // length.
 func answers(op operation, allocation length, build func(*view, *sam.Command) ([]byte, sense)) operation {
 	limit := uint64(maxAnswer)
-	switch op.code {
-	case api.REPORT_LUNS:
+	if op.code == api.REPORT_LUNS {
 		limit = 8 + 8*(maxLUN+1)
-	case api.PERSISTENT_RESERVE_IN:
-		limit = 1<<16 - 1 // READ FULL STATUS; no allocation length is greater
 	}
 	op.prepare = func(_ *view, c *sam.Command) sense {
 		c.WantIn = uint32(min(allocation(c.CDB), limit))
@@ -133,7 +132,7 @@ func answers(op operation, allocation length, build func(*view, *sam.Command) ([
 	}
 	op.execute = func(v *view, c *sam.Command) sense {
 		data, s := build(v, c)
-		data = data[:min(uint64(len(data)), allocation(c.CDB))]
+		data = data[:min(uint64(len(data)), allocation(c.CDB), limit)]
 		c.Needed = uint32(len(data))
 		c.InLen = uint32(copy(c.In, data))
 		return s

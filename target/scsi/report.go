@@ -47,7 +47,8 @@ func reportLUNs(v *view, c *sam.Command) ([]byte, sense) {
 // Service action and reporting options of REPORT SUPPORTED OPERATION CODES
 // (SPC-4 6.35.1).
 const (
-	reportCodes = 0x0c
+	reportCodes     = 0x0c
+	reportFunctions = 0x0d
 
 	optionAll    = 0
 	optionCode   = 1 // one command that has no service actions
@@ -64,7 +65,21 @@ func (o *operations) reportOperations() []operation {
 			usage: []byte{0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), reportLUNs),
 		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, access: accessReads,
 			usage: []byte{0, reportCodes, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), o.reportCodes),
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportFunctions, access: accessReads,
+			usage: []byte{0, reportFunctions, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), functionsData),
 	}
+}
+
+// functionsData is REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36): ABORT
+// TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, TARGET RESET; with REPD
+// followed by timeouts, none of which is recommended.
+func functionsData(_ *view, c *sam.Command) ([]byte, sense) {
+	p := []byte{0xda, 0, 0, 0}
+	if c.CDB[2]&0x80 != 0 {
+		p[3] = 0x0c
+		p = append(p, make([]byte, 12)...)
+	}
+	return p, sense{}
 }
 
 // reportCodes is REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).

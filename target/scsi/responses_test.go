@@ -17,7 +17,7 @@ func TestResponses(t *testing.T) {
 	for _, tt := range []struct{ name, cdb, want string }{
 		{"INQUIRY", "12 00 00 00ff 00", "00 00 06 12 5b 10 10 02" + ascii("TWINLUN twinlun         0.1 ") +
 			zeros(22) + "00a0 0960 0460 04c0" + zeros(8) + zeros(22)},
-		{"supported pages", "12 01 00 00ff 00", "00 00 0006 00 80 83 b0 b1 b2"},
+		{"supported pages", "12 01 00 00ff 00", "00 00 0009 00 80 83 86 87 88 b0 b1 b2"},
 		{"serial", "12 01 80 00ff 00", "00 80 0004" + ascii("SN-1")},
 		{"identification", "12 01 83 00ff 00", "00 83 008c" +
 			"01 03 00 10" + naa +
@@ -26,6 +26,10 @@ func TestResponses(t *testing.T) {
 			"51 95 00 04 0000 0002" +
 			"53 98 00 24" + ascii(testName+",t,0x0002") + "000000" +
 			"53 a8 00 1c" + ascii(testName) + zeros(4)},
+		{"extended INQUIRY", "12 01 86 00ff 00", "00 86 003c 00 01 01 01" + zeros(56)},
+		{"mode page policy", "12 01 87 00ff 00", "00 87 0004 3f ff 00 00"},
+		{"SCSI ports", "12 01 88 00ff 00", "00 88 0034 0000 0002 0000 0000 0000 0028" +
+			"53 98 00 24" + ascii(testName+",t,0x0002") + "000000"},
 		{"block limits", "12 01 b0 00ff 00", "00 b0 003c 01 00 0008 00008000 00000000 00000000" +
 			"00100000 00000100 00000008 80000000 0000000000008000" + zeros(20)},
 		{"characteristics", "12 01 b1 00ff 00", "00 b1 003c 0001" + zeros(58)},
@@ -43,7 +47,7 @@ func TestResponses(t *testing.T) {
 		{"caching, all subpages", "1a 08 08 ff ff 00", "17 00 10 00 08 12 04" + zeros(17)},
 		{"caching, changeable", "1a 08 48 00 ff 00", "17 00 10 00 08 12 04" + zeros(17)},
 		{"caching, default", "1a 08 88 00 ff 00", "17 00 10 00 08 12 04" + zeros(17)},
-		{"control, changeable", "1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 0000 08" + zeros(7)},
+		{"control, changeable", "1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 0000 08 40" + zeros(6)},
 		{"control, default", "1a 08 8a 00 ff 00", "0f 00 10 00 0a 0a 0010" + zeros(8)},
 		{"control", "1a 08 0a 00 ff 00", "0f 00 10 00 0a 0a 0010" + zeros(8)},
 		{"exceptions", "1a 08 1c 00 ff 00", "0f 00 10 00 1c 0a 08" + zeros(9)},
@@ -66,6 +70,14 @@ func TestResponses(t *testing.T) {
 
 		{"REQUEST SENSE", "03 00 00 00 ff 00", "70 00 00 00000000 0a 00000000 0000 00 000000"},
 		{"REQUEST SENSE, descriptors", "03 01 00 00 ff 00", "72 00 0000 00000000"},
+
+		{"log pages", "4d 00 00 00 00 0000 00ff 00", "00 00 0001 00"},
+		{"log pages, current", "4d 00 40 00 00 0000 00ff 00", "00 00 0001 00"},
+		{"log pages and subpages", "4d 00 00 ff 00 0000 00ff 00", "40 ff 0004 0000 00ff"},
+		{"diagnostic pages", "1c 01 00 00ff 00", "00 00 0001 00"},
+		{"diagnostic results", "1c 00 00 00ff 00", "00 00 0001 00"},
+		{"task management", "a3 0d 00 00 0000 000000ff 00 00", "da 00 00 00"},
+		{"task management, REPD", "a3 0d 80 00 0000 000000ff 00 00", "da 00 00 0c" + zeros(12)},
 
 		{"opcode READ (10)", "a3 0c 01 28 0000 000000ff 00 00", "0003 000a 28 18 ffffffff 00 ffff 00"},
 		{"opcode, timeouts", "a3 0c 81 00 0000 000000ff 00 00", "0083 0006 00 0000000000 000a" + zeros(10)},

@@ -22,6 +22,8 @@ const (
 	codeRegistrationsPreempted gotgt.SCSISubError = 0x2a05
 	codeAccessStateChanged     gotgt.SCSISubError = 0x2a06
 
+	codeSelfTestFailed gotgt.SCSISubError = 0x3e03
+
 	codeTransition  gotgt.SCSISubError = 0x040a
 	codeStandby     gotgt.SCSISubError = 0x040b
 	codeUnavailable gotgt.SCSISubError = 0x040c

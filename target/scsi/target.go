@@ -155,8 +155,9 @@ type unit struct {
 	guard        atomic.Pointer[guard] // nil: open to all
 	mu           sync.Mutex            // over changes of guard
 
-	writeThrough atomic.Bool // WCE is 0: every write is durable when it is answered
-	modes        sync.Mutex  // over changes of mode pages
+	writeThrough   atomic.Bool // WCE is 0: every write is durable when it is answered
+	answersAborted atomic.Bool // TAS
+	modes          sync.Mutex  // over changes of mode pages
 
 	preferred uint16   // target port group
 	moved     sync.Map // the target port groups whose state was changed
