@@ -32,7 +32,8 @@ func (s *session) handleTaskRequest(sl slot) error {
 
 // begin aborts what the request is about and returns the response to send.
 func (m *taskManagement) begin() byte {
-	onLUN := func(c *command) bool { return sameLUN(c.scsi.LUN, m.q.lun) }
+	unit := m.s.unit(m.q.lun)
+	onLUN := func(c *command) bool { return c.s.unit(c.scsi.LUN) == unit }
 	switch sam.TaskFunction(m.q.function) {
 	case sam.AbortTask:
 		return m.abortTask()
@@ -153,6 +154,14 @@ func (t nexusTasks) Abort(lun [8]byte, by *sam.Command, tas bool) {
 		func(c *command) bool { return sameLUN(c.scsi.LUN, lun) && &c.scsi != by },
 		func(*command) bool { return tas }, f)
 	f.wait(by.Ctx)
+}
+
+// unit names a logical unit, whatever its LUN is for this initiator.
+func (s *session) unit(lun [8]byte) any {
+	if n, ok := s.nexus.(sam.Mapped); ok {
+		return n.Unit(lun)
+	}
+	return plainLUN(lun)
 }
 
 // sameLUN tells whether two LUNs are one, whose number may be written in two

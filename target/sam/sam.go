@@ -122,6 +122,14 @@ type Tasks interface {
 	Abort(lun [8]byte, by *Command, tas bool)
 }
 
+// Mapped is a Nexus whose LUNs may be other logical units than the same LUNs of
+// another nexus.
+type Mapped interface {
+	// Unit names a logical unit, the same for all nexuses; two can be compared. It is
+	// called while the transport holds a lock, and must not block.
+	Unit(lun [8]byte) any
+}
+
 // TaskUser is a Nexus that wants its Tasks.
 type TaskUser interface {
 	// UseTasks is called once, before the first command. The Tasks may be used, and

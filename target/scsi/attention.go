@@ -21,6 +21,9 @@ const (
 	attentionRegistrationsPreempted
 	attentionAccessChanged
 	attentionModesChanged
+	attentionCapacityChanged
+	attentionInquiryChanged
+	attentionThreshold
 
 	attentionResets = attentionPowerOn | attentionHardReset | attentionLUNReset | attentionNexusLoss
 )
@@ -51,28 +54,24 @@ func (a *attentions) take() sense {
 	}
 }
 
+// attentionCodes are the additional sense codes, in the order of the conditions.
+var attentionCodes = [...]gotgt.SCSISubError{
+	gotgt.ASC_POWERON_RESET,
+	codeHardReset,
+	codeLUNReset,
+	gotgt.ASC_I_T_NEXUS_LOSS_OCCURRED,
+	gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED,
+	gotgt.ASC_CMDS_CLEARED_BY_ANOTHER_INI,
+	gotgt.ASC_RESERVATIONS_PREEMPTED,
+	gotgt.ASC_RESERVATIONS_RELEASED,
+	codeRegistrationsPreempted,
+	codeAccessStateChanged,
+	gotgt.ASC_MODE_PARAMETERS_CHANGED,
+	codeCapacityChanged,
+	gotgt.ASC_INQUIRY_DATA_HAS_CHANGED,
+	codeThresholdReached,
+}
+
 func attentionCode(which uint32) gotgt.SCSISubError {
-	switch which {
-	case attentionPowerOn:
-		return gotgt.ASC_POWERON_RESET
-	case attentionHardReset:
-		return codeHardReset
-	case attentionLUNReset:
-		return codeLUNReset
-	case attentionNexusLoss:
-		return gotgt.ASC_I_T_NEXUS_LOSS_OCCURRED
-	case attentionCleared:
-		return gotgt.ASC_CMDS_CLEARED_BY_ANOTHER_INI
-	case attentionReservationsPreempted:
-		return gotgt.ASC_RESERVATIONS_PREEMPTED
-	case attentionReservationsReleased:
-		return gotgt.ASC_RESERVATIONS_RELEASED
-	case attentionRegistrationsPreempted:
-		return codeRegistrationsPreempted
-	case attentionAccessChanged:
-		return codeAccessStateChanged
-	case attentionModesChanged:
-		return gotgt.ASC_MODE_PARAMETERS_CHANGED
-	}
-	return gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED
+	return attentionCodes[bits.TrailingZeros32(which)]
 }

@@ -2,7 +2,6 @@ package scsi
 
 import (
 	"encoding/binary"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,15 +40,6 @@ func (p *port) newView(u *unit, pending uint32) *view {
 	v := &view{port: p, unit: u}
 	v.establish(pending)
 	return v
-}
-
-// changeLocked replaces the views after the inventory of LUNs changed, and says
-// so on every logical unit.
-func (p *port) changeLocked(change func(map[uint16]*view)) {
-	views := maps.Clone(*p.views.Load())
-	change(views)
-	p.views.Store(&views)
-	p.establish(attentionLUNsChanged)
 }
 
 func (p *port) establish(which uint32) {
@@ -195,6 +185,9 @@ func (p *port) execute(c *sam.Command) sense {
 // HasLUN implements sam.Nexus.
 func (n *nexus) HasLUN(lun [8]byte) bool { return n.port.view(lun).unit != nil }
 
+// Unit implements sam.Mapped.
+func (n *nexus) Unit(lun [8]byte) any { return n.port.view(lun).unit }
+
 // Reset implements sam.Nexus. Of a CLEAR TASK SET the nexus itself is told. A reset is told to every I_T nexus, the one that
 // asked for it included (SAM-5 6.3.2, 6.3.3): initiators expect that.
 func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
@@ -203,7 +196,7 @@ func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	defer t.mu.Unlock()
 	switch f {
 	case sam.LogicalUnitReset:
-		return t.resetLocked(lun)
+		return t.resetLocked(n.port.view(lun).unit)
 	case sam.ClearTaskSet:
 		n.port.view(lun).establish(attentionCleared)
 	case sam.TargetWarmReset:
@@ -214,14 +207,13 @@ func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	return true
 }
 
-func (t *Target) resetLocked(lun [8]byte) bool {
-	number, ok := lunNumber(lun)
-	if !ok || t.luns[number] == nil {
+func (t *Target) resetLocked(u *unit) bool {
+	if u == nil {
 		return false
 	}
-	t.luns[number].reset()
+	u.reset()
 	for _, p := range t.ports {
-		p.view(lun).establish(attentionLUNReset)
+		p.establishOn(u, attentionLUNReset)
 	}
 	return true
 }

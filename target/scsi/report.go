@@ -28,7 +28,7 @@ func reportLUNs(v *view, c *sam.Command) ([]byte, sense) {
 	var numbers []uint16
 	switch c.CDB[2] {
 	case 0x00, 0x02, 0x11: // addressed plainly; all; all but subsidiary ones
-		numbers = v.port.target.numbers()
+		numbers = v.port.luns()
 	case 0x01, 0x10: // well known; administrative
 	default:
 		return nil, invalidField(2)

@@ -8,7 +8,6 @@ import (
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
 	"github.com/twinlun/twinlun/target/reservation"
-	"github.com/twinlun/twinlun/target/reservation/local"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -299,11 +298,9 @@ func reserveSense(o reservation.Outcome, a reservation.Action) sense {
 }
 
 // watchReservations follows a unit's reservations: what they let through, and what
-// nexuses are to be told.
+// nexuses are to be told. The Reserver may hold a lock while it calls us, so that
+// Target.mu must not be held while we call it.
 func (u *unit) watchReservations() {
-	if u.reservations == nil {
-		u.reservations = local.Memory()
-	}
 	u.reservations.Watch(func(events []reservation.Event) {
 		u.followReservations()
 		u.target.tellReservations(u, events)

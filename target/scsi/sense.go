@@ -22,7 +22,9 @@ const (
 	codeRegistrationsPreempted gotgt.SCSISubError = 0x2a05
 	codeAccessStateChanged     gotgt.SCSISubError = 0x2a06
 
-	codeSelfTestFailed gotgt.SCSISubError = 0x3e03
+	codeCapacityChanged  gotgt.SCSISubError = 0x2a09
+	codeThresholdReached gotgt.SCSISubError = 0x3807
+	codeSelfTestFailed   gotgt.SCSISubError = 0x3e03
 
 	codeTransition  gotgt.SCSISubError = 0x040a
 	codeStandby     gotgt.SCSISubError = 0x040b

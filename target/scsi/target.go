@@ -5,9 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/bits"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +13,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"github.com/twinlun/twinlun/target/reservation"
+	"github.com/twinlun/twinlun/target/reservation/local"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -85,6 +84,10 @@ type Config struct {
 	// the same at all sites; none: each port is a group of its own, and there are no
 	// others.
 	Groups []PortGroup
+
+	// Masked targets show initiators only what SetMap gives them; others show all
+	// logical units to those without a map.
+	Masked bool
 }
 
 // PortGroup is a target port group: the target ports of one site.
@@ -106,6 +109,9 @@ type Target struct {
 	scratch sync.Pool // of *[scratchSize]byte
 
 	groups []PortGroup
+	masked bool
+
+	adding sync.Mutex // by AddLUN, one at a time; taken before mu
 
 	mu    sync.Mutex
 	luns  map[uint16]*unit
@@ -113,6 +119,7 @@ type Target struct {
 	named map[reservation.Nexus]*port // the same ports
 
 	preferred map[string]uint16 // target port group, by initiator name
+	maps      map[string]Map    // by initiator name
 	clock     uint64            // counts openings, for forgetting the oldest port
 }
 
@@ -137,7 +144,9 @@ func NewTarget(cfg Config) *Target {
 		ports:  make(map[portKey]*port),
 		named:  make(map[reservation.Nexus]*port),
 
+		masked:    cfg.Masked,
 		preferred: make(map[string]uint16),
+		maps:      make(map[string]Map),
 	}
 }
 
@@ -169,39 +178,6 @@ func (u *unit) blocks() uint64 { return uint64(u.disk.Size()) >> u.shift }
 // bytes turns a number of blocks, checked before, into bytes.
 func (u *unit) bytes(blocks uint64) int64 { return int64(blocks << u.shift) }
 
-// AddLUN puts a logical unit into the target, under a number from 0 to 16383.
-func (t *Target) AddLUN(number uint16, l LUN) error {
-	u, err := newUnit(t, number, l)
-	if err != nil {
-		return fmt.Errorf("add LUN %d to target %s: %w", number, t.name, err)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.luns[number] != nil {
-		return fmt.Errorf("add LUN %d to target %s: the number is taken; remove that LUN first", number, t.name)
-	}
-	t.luns[number] = u
-	for _, p := range t.ports {
-		p.changeLocked(func(views map[uint16]*view) { views[number] = p.newView(u, attentionPowerOn) })
-	}
-	return nil
-}
-
-// RemoveLUN takes a logical unit out. Commands on it that were prepared but not
-// yet executed end with LOGICAL UNIT NOT SUPPORTED; those under way go on.
-func (t *Target) RemoveLUN(number uint16) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.luns[number] == nil {
-		return fmt.Errorf("remove LUN %d of target %s: there is no such LUN", number, t.name)
-	}
-	delete(t.luns, number)
-	for _, p := range t.ports {
-		p.changeLocked(func(views map[uint16]*view) { delete(views, number) })
-	}
-	return nil
-}
-
 // NewNexus implements sam.Target.
 func (t *Target) NewNexus(from sam.InitiatorPort, portalGroup uint16) sam.Nexus {
 	t.mu.Lock()
@@ -225,9 +201,10 @@ func (t *Target) newPortLocked(key portKey) *port {
 	p := &port{target: t, key: key, name: reservation.Nexus{Initiator: portName(key.from), Port: key.group},
 		group: t.groupOf(key.group)}
 	p.absent = p.newView(nil, 0)
-	views := make(map[uint16]*view, len(t.luns))
-	for number, u := range t.luns {
-		views[number] = p.newView(u, attentionPowerOn)
+	visible := t.visibleLocked(key.from.Name)
+	views := make(map[uint16]*view, len(visible))
+	for lun, u := range visible {
+		views[lun] = p.newView(u, attentionPowerOn)
 	}
 	p.views.Store(&views)
 	t.ports[key], t.named[p.name] = p, p
@@ -252,13 +229,6 @@ func (t *Target) forgetLocked() {
 	}
 }
 
-// numbers lists the LUNs, ascending.
-func (t *Target) numbers() []uint16 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Sorted(maps.Keys(t.luns))
-}
-
 // newUnit checks a LUN's description.
 func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 	l.BlockSize = cmp.Or(l.BlockSize, 512)
@@ -273,7 +243,9 @@ func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 	}
 	u.lu = newModel(l, u.shift)
 	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
-	u.watchReservations()
+	if u.reservations == nil {
+		u.reservations = local.Memory()
+	}
 	return u, nil
 }
 

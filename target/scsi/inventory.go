@@ -1,0 +1,176 @@
+package scsi
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// AddLUN puts a logical unit into the target, under a number from 0 to 16383, which
+// is its LUN for initiators without a map of their own.
+func (t *Target) AddLUN(number uint16, l LUN) error {
+	u, err := newUnit(t, number, l)
+	if err != nil {
+		return fmt.Errorf("add LUN %d to target %s: %w", number, t.name, err)
+	}
+	t.adding.Lock()
+	defer t.adding.Unlock()
+	if t.has(number) {
+		return fmt.Errorf("add LUN %d to target %s: the number is taken; remove that LUN first", number, t.name)
+	}
+	u.watchReservations()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.luns[number] = u
+	t.inventoryLocked()
+	return nil
+}
+
+func (t *Target) has(number uint16) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.luns[number] != nil
+}
+
+// RemoveLUN takes a logical unit out. Commands on it that were prepared but not
+// yet executed end with LOGICAL UNIT NOT SUPPORTED; those under way go on.
+func (t *Target) RemoveLUN(number uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.luns[number] == nil {
+		return fmt.Errorf("remove LUN %d of target %s: there is no such LUN", number, t.name)
+	}
+	delete(t.luns, number)
+	t.inventoryLocked()
+	return nil
+}
+
+// Map says which logical units an initiator sees: its LUN, and the number that the
+// logical unit has in the target. What is not there does no harm; it may come.
+type Map map[uint16]uint16
+
+// SetMap gives an initiator, by its iSCSI name, a map of its own; an empty one shows
+// it nothing. It counts at once, also for sessions that are open; what an initiator
+// keeps under the same LUN is not disturbed.
+func (t *Target) SetMap(initiator string, m Map) error {
+	as := make(map[uint16]uint16, len(m))
+	for lun, number := range m {
+		if other, twice := as[number]; twice {
+			return fmt.Errorf("map LUN %d of target %s for %s: it would be LUN %d and LUN %d", number, t.name, initiator,
+				min(lun, other), max(lun, other))
+		}
+		if as[number] = lun; lun > maxLUN {
+			return fmt.Errorf("map LUN %d of target %s for %s: LUN numbers go up to %d", number, t.name, initiator, maxLUN)
+		}
+	}
+	if m = maps.Clone(m); m == nil {
+		m = Map{}
+	}
+	t.setMap(initiator, m)
+	return nil
+}
+
+// ClearMap takes an initiator's map away: it sees all logical units, or none if the
+// target is masked.
+func (t *Target) ClearMap(initiator string) { t.setMap(initiator, nil) }
+
+func (t *Target) setMap(initiator string, m Map) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.maps[initiator] = m; m == nil {
+		delete(t.maps, initiator)
+	}
+	for _, p := range t.ports {
+		if p.key.from.Name == initiator {
+			p.showLocked(t.visibleLocked(initiator))
+		}
+	}
+}
+
+// visibleLocked is what an initiator sees, by its LUNs.
+func (t *Target) visibleLocked(initiator string) map[uint16]*unit {
+	m, own := t.maps[initiator]
+	switch {
+	case !own && t.masked:
+		return nil
+	case !own:
+		return t.luns
+	}
+	visible := make(map[uint16]*unit, len(m))
+	for lun, number := range m {
+		if u := t.luns[number]; u != nil {
+			visible[lun] = u
+		}
+	}
+	return visible
+}
+
+// inventoryLocked shows all ports what there is now.
+func (t *Target) inventoryLocked() {
+	for _, p := range t.ports {
+		p.showLocked(t.visibleLocked(p.key.from.Name))
+	}
+}
+
+// showLocked replaces a port's views if it sees other logical units now, and says so
+// on all of them. Those that it has seen already stay as they are.
+func (p *port) showLocked(visible map[uint16]*unit) {
+	old := *p.views.Load()
+	views, changed := make(map[uint16]*view, len(visible)), len(visible) != len(old)
+	for lun, u := range visible {
+		v := old[lun]
+		if v == nil || v.unit != u {
+			v, changed = p.newView(u, attentionPowerOn), true
+		}
+		views[lun] = v
+	}
+	if !changed {
+		return
+	}
+	p.releaseUnseen(old, views)
+	p.views.Store(&views)
+	p.establish(attentionLUNsChanged)
+}
+
+// releaseUnseen ends RESERVEs of units that the port does not see any more: it could
+// not release them.
+func (p *port) releaseUnseen(old, views map[uint16]*view) {
+	for lun, v := range old {
+		if views[lun] != v {
+			v.unit.releaseOldOf(p)
+		}
+	}
+}
+
+// luns are the LUNs that the port sees, ascending.
+func (p *port) luns() []uint16 { return slices.Sorted(maps.Keys(*p.views.Load())) }
+
+// Resized tells hosts that a logical unit's Disk has another size now.
+func (t *Target) Resized(number uint16) error {
+	return t.tell(number, attentionCapacityChanged)
+}
+
+// InquiryChanged tells hosts that INQUIRY returns something else now.
+func (t *Target) InquiryChanged(number uint16) error {
+	return t.tell(number, attentionInquiryChanged)
+}
+
+// ThresholdReached tells hosts that the space for a thin logical unit runs low (SBC-3
+// 4.7.3.7): they should free some, or somebody should add some.
+func (t *Target) ThresholdReached(number uint16) error {
+	return t.tell(number, attentionThreshold)
+}
+
+// tell establishes a unit attention for all nexuses that see a unit.
+func (t *Target) tell(number uint16, which uint32) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u := t.luns[number]
+	if u == nil {
+		return fmt.Errorf("tell hosts of LUN %d of target %s: there is no such LUN", number, t.name)
+	}
+	for _, p := range t.ports {
+		p.establishOn(u, which)
+	}
+	return nil
+}
