@@ -21,6 +21,7 @@ const (
 	attentionRegistrationsPreempted
 	attentionAccessChanged
 	attentionModesChanged
+	attentionMediumChanged
 	attentionCapacityChanged
 	attentionInquiryChanged
 	attentionThreshold
@@ -67,6 +68,7 @@ var attentionCodes = [...]gotgt.SCSISubError{
 	codeRegistrationsPreempted,
 	codeAccessStateChanged,
 	gotgt.ASC_MODE_PARAMETERS_CHANGED,
+	gotgt.ASC_NOT_READY_TO_TRANSITION,
 	codeCapacityChanged,
 	gotgt.ASC_INQUIRY_DATA_HAS_CHANGED,
 	codeThresholdReached,

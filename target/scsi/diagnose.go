@@ -18,9 +18,9 @@ const (
 
 func diagnosticOperations() []operation {
 	return []operation{
-		answers(operation{code: api.RECEIVE_DIAGNOSTIC, action: noAction, access: accessReads, path: pathStandby,
+		answers(operation{code: api.RECEIVE_DIAGNOSTIC, action: noAction, access: accessReads, path: pathStandby, bare: true,
 			usage: []byte{0, bitPageValid, 0xff, 0xff, 0xff, 0}}, field(3, 2), receiveDiagnostic),
-		{code: api.SEND_DIAGNOSTIC, action: noAction, access: accessChanges, path: pathStandby,
+		{code: api.SEND_DIAGNOSTIC, action: noAction, access: accessChanges, path: pathStandby, bare: true,
 			usage:   []byte{0, bitPF | bitSelfTest | bitsOffline, 0, 0xff, 0xff, 0},
 			prepare: prepareDiagnostic, execute: sendDiagnostic},
 	}

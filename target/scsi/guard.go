@@ -20,26 +20,35 @@ const (
 	accessFree                  // under all persistent ones
 	accessAlways                // under all
 	accessRemoval               // PREVENT ALLOW MEDIUM REMOVAL: under all, if it allows
+	accessStart                 // START STOP UNIT: under all, if it starts
 )
 
 // access of an operation with this CDB.
 func (op *operation) accessOf(cdb []byte) access {
-	if op.access != accessRemoval {
+	harmless := false
+	switch op.access {
+	case accessRemoval:
+		harmless = cdb[4]&bitsPrevention == 0
+	case accessStart:
+		harmless = cdb[4]&(bitStart|bitLoadEject|bitsCondition) == bitStart
+	default:
 		return op.access
 	}
-	if cdb[4]&0x03 == 0 {
+	if harmless {
 		return accessAlways
 	}
 	return accessChanges
 }
 
 // guard is what keeps commands from a logical unit at present: a reservation, write
-// protection, a target port group that is not active. A unit that is open to all has none, and finds that out with one
+// protection, a target port group that is not active, a medium that is not there. A unit that is open to all has none, and finds that out with one
 // atomic load.
 type guard struct {
 	persistent *reservation.State // with a reservation in it, or nil
 	reserved   *port              // who has reserved it with RESERVE, or nil
 	protected  bool               // SWP
+	readOnly   bool               // for good
+	ejected    bool               // there is no medium
 
 	// states are those of target port groups that are not active. The map is replaced
 	// as a whole, too.
@@ -47,7 +56,8 @@ type guard struct {
 }
 
 func (g *guard) open() bool {
-	return g.persistent == nil && g.reserved == nil && !g.protected && len(g.states) == 0
+	return g.persistent == nil && g.reserved == nil && len(g.states) == 0 &&
+		!g.protected && !g.readOnly && !g.ejected
 }
 
 // admit looks whether a command may run, and is asked twice: before its data comes,
@@ -63,7 +73,13 @@ func (v *view) admit(op *operation, cdb []byte) sense {
 	if s := g.states[v.port.group].notActive(op); s.failed() {
 		return s
 	}
-	return g.admit(v.port, op.accessOf(cdb))
+	if s := g.admit(v.port, op.accessOf(cdb)); s.failed() {
+		return s
+	}
+	if g.ejected && !op.bare {
+		return sense{key: gotgt.NOT_READY, code: gotgt.ASC_MEDIUM_NOT_PRESENT}
+	}
+	return sense{}
 }
 
 func (g *guard) admit(p *port, a access) sense {
@@ -72,6 +88,8 @@ func (g *guard) admit(p *port, a access) sense {
 		return conflict
 	case g.persistent != nil && a < accessFree && !g.persistent.Allows(p.name, a == accessReads):
 		return conflict
+	case g.readOnly && a == accessStores:
+		return sense{key: gotgt.DATA_PROTECT, code: gotgt.ASC_WRITE_PROTECT}
 	case g.protected && a == accessStores:
 		return sense{key: gotgt.DATA_PROTECT, code: codeSoftwareProtected}
 	}
@@ -86,7 +104,7 @@ func (u *unit) restrict(change func(*guard)) {
 }
 
 func (u *unit) restrictLocked(change func(*guard)) {
-	next := new(guard)
+	next := &guard{readOnly: u.readOnly}
 	if g := u.guard.Load(); g != nil {
 		*next = *g
 	}
@@ -109,9 +127,9 @@ func (u *unit) holderOfOld() *port {
 // 5.13.3 leaves them. Extents, third parties and identifications are obsolete.
 func oldOperations() []operation {
 	return []operation{
-		{code: api.RESERVE, action: noAction, access: accessFree, usage: make([]byte, 6),
+		{code: api.RESERVE, action: noAction, access: accessFree, bare: true, usage: make([]byte, 6),
 			prepare: nothing, execute: reserveOld},
-		{code: api.RELEASE, action: noAction, access: accessAlways, usage: make([]byte, 6),
+		{code: api.RELEASE, action: noAction, access: accessAlways, bare: true, usage: make([]byte, 6),
 			prepare: nothing, execute: releaseOld},
 	}
 }

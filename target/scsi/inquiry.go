@@ -45,14 +45,18 @@ func (v *view) peripheral() byte {
 
 // standardInquiry is the standard INQUIRY data (SPC-4 6.6.2), 96 bytes:
 //
-//	0 peripheral   2 version    4 additional length   8 vendor    32 revision
-//	1 not removable 3 HISUP, format  5-7 MULTIP, CMDQUE  16 product  58 versions
+//	0 peripheral   2 version        4 additional length        8 vendor   32 revision
+//	1 RMB          3 HISUP, format  5-7 TPGS, MULTIP, CMDQUE  16 product  58 versions
 func (v *view) standardInquiry() []byte {
 	attrs := api.SCSILuPhyAttribute{VendorID: "TWINLUN", ProductID: "twinlun"}
+	var removable byte // RMB
 	if v.unit != nil {
 		attrs = v.unit.lu.Attrs
+		if v.unit.removable {
+			removable = 0x80
+		}
 	}
-	p := []byte{v.peripheral(), 0, 0x06, gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT,
+	p := []byte{v.peripheral(), removable, 0x06, gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT,
 		96 - 5, inquiryTPGS, gotgt.INQUIRY_MULTIP, gotgt.INQUIRY_CMDQUE}
 	p = fmt.Appendf(p, "%-8s%-16s%-4s", attrs.VendorID, attrs.ProductID, attrs.ProductRev)
 	p = append(p, make([]byte, 22)...)

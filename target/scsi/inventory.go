@@ -132,12 +132,13 @@ func (p *port) showLocked(visible map[uint16]*unit) {
 	p.establish(attentionLUNsChanged)
 }
 
-// releaseUnseen ends RESERVEs of units that the port does not see any more: it could
-// not release them.
+// releaseUnseen ends RESERVEs of units that the port does not see any more, and lets
+// their media go: it could not do so itself.
 func (p *port) releaseUnseen(old, views map[uint16]*view) {
 	for lun, v := range old {
 		if views[lun] != v {
 			v.unit.releaseOldOf(p)
+			v.unit.allowRemoval(p)
 		}
 	}
 }

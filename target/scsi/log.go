@@ -33,7 +33,7 @@ const (
 
 func logOperations() []operation {
 	return []operation{
-		answers(operation{code: api.LOG_SENSE, action: noAction, access: accessAlways, path: pathStandby,
+		answers(operation{code: api.LOG_SENSE, action: noAction, access: accessAlways, path: pathStandby, bare: true,
 			usage: []byte{0, 0, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0}}, field(7, 2), logSense),
 	}
 }

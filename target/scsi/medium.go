@@ -168,16 +168,6 @@ func syncOperation(code api.SCSICommandType, f form) operation {
 	return op
 }
 
-// prepareStartStop is the check of START STOP UNIT (SBC-3 5.25). The unit serves
-// other hosts, too, so none of them may stop it; ejecting and power conditions
-// are not in the usage map.
-func prepareStartStop(_ *view, c *sam.Command) sense {
-	if c.CDB[4]&0x01 == 0 {
-		return invalidBits(4, 0x01)
-	}
-	return sense{}
-}
-
 func (u *unit) read(c *sam.Command, p []byte, off int64) sense {
 	if len(p) == 0 {
 		return sense{}

@@ -50,6 +50,10 @@ func TestReadWrite(t *testing.T) {
 		{"WRITE SAME (16) NDOB", "93 01 0000000000000003 00000002 00 00", "zero 1536+1024"},
 		{"WRITE SAME (16) NDOB UNMAP", "93 09 0000000000000003 00000002 00 00", "zero 1536+1024"},
 		{"START", "1b 00 00 00 01 00", ""},
+		{"STOP", "1b 00 00 00 00 00", "sync"},
+		{"STOP NO_FLUSH", "1b 00 00 00 04 00", ""},
+		{"LOAD", "1b 01 00 00 03 00", ""},
+		{"STANDBY", "1b 01 00 00 30 00", ""},
 		{"PREVENT", "1e 00 00 00 01 00", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -201,10 +205,7 @@ func TestCorrupt(t *testing.T) {
 		{"reporting options", "a3 0c 04 28 0000 00000010 00 00", "5 2400 ca0002"},
 		{"service action", "a3 0b 00 00 0000 00000010 00 00", "5 2400 cc0001"},
 		{"reserved byte", "1b 00 01 00 01 00", "5 2400 c80002"},
-		{"stop", "1b 00 00 00 00 00", "5 2400 c80004"},
 		{"eject", "1b 00 00 00 02 00", "5 2400 c90004"},
-		{"load", "1b 00 00 00 03 00", "5 2400 c90004"},
-		{"power condition", "1b 00 00 00 30 00", "5 2400 cd0004"},
 		{"reserved bit", "1e 00 00 00 04 00", "5 2400 ca0004"},
 
 		{"PPC", "4d 02 00 00 00 0000 00ff 00", "5 2400 c90001"},

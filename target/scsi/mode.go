@@ -71,7 +71,7 @@ func (u *unit) protected() bool {
 
 // deviceSpecific is the device-specific parameter.
 func (u *unit) deviceSpecific() byte {
-	if u.protected() {
+	if u.readOnly || u.protected() {
 		return modeWP | modeDPOFUA
 	}
 	return modeDPOFUA

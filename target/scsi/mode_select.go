@@ -33,7 +33,7 @@ func selectOperations() []operation {
 
 func selectOperation(code api.SCSICommandType, usage []byte, size length, header int) operation {
 	return operation{
-		code: code, action: noAction, access: accessChanges, path: pathStandby, usage: usage,
+		code: code, action: noAction, access: accessChanges, path: pathStandby, bare: true, usage: usage,
 		prepare: func(_ *view, c *sam.Command) sense {
 			if c.CDB[1]&bitPF == 0 && size(c.CDB) > 0 {
 				return invalidBits(1, bitPF)

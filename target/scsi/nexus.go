@@ -233,10 +233,11 @@ func (u *unit) reset() {
 	u.restrict(func(g *guard) { g.reserved, g.protected = nil, false })
 	u.writeThrough.Store(false)
 	u.answersAborted.Store(false)
+	u.allowRemoval(nil)
 }
 
 // Close implements sam.Nexus. What RESERVE has reserved is released: the nexus is
-// lost (SPC-2 5.5.1).
+// lost (SPC-2 5.5.1). So does what it has prevented.
 func (n *nexus) Close() {
 	n.close.Do(func() {
 		t := n.port.target
@@ -245,6 +246,7 @@ func (n *nexus) Close() {
 		n.port.open = slices.DeleteFunc(n.port.open, func(o *nexus) bool { return o == n })
 		for _, u := range t.luns {
 			u.releaseOldOf(n.port)
+			u.allowRemoval(n.port)
 		}
 	})
 }

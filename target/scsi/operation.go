@@ -26,6 +26,8 @@ type operation struct {
 	// access is what it may run under while somebody else has reserved the logical
 	// unit. An operation that says nothing is kept out by all that there is.
 	access access
+	// bare operations need no medium.
+	bare bool
 	// path is in which states of the target port group it runs.
 	path path
 
@@ -88,7 +90,7 @@ func newOperations() *operations {
 	o := new(operations)
 	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
 		oldOperations(), reserveOperations(), groupOperations(), selectOperations(),
-		logOperations(), diagnosticOperations()} {
+		logOperations(), diagnosticOperations(), removalOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)
@@ -152,13 +154,13 @@ func unitOperations() []operation {
 	return []operation{
 		{code: api.TEST_UNIT_READY, action: noAction, access: accessFree, usage: make([]byte, 6),
 			prepare: nothing, execute: testUnitReady},
-		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways, path: pathAny,
+		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0x01, 0, 0, 0xff, 0}}, field(4, 1), requestSense),
-		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways, path: pathAny,
+		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0x01, 0xff, 0xff, 0xff, 0}}, field(3, 2), inquiry),
-		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads, path: pathStandby,
+		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads, path: pathStandby, bare: true,
 			usage: []byte{0, 0x08, 0xff, 0xff, 0xff, 0}}, field(4, 1), modeSense6),
-		answers(operation{code: api.MODE_SENSE_10, action: noAction, access: accessReads, path: pathStandby,
+		answers(operation{code: api.MODE_SENSE_10, action: noAction, access: accessReads, path: pathStandby, bare: true,
 			usage: []byte{0, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), modeSense10),
 		// READ CAPACITY is not in SPC-4's list for standby; hosts ask before they know.
 		answers(operation{code: api.READ_CAPACITY, action: noAction, access: accessAlways, path: pathStandby,
@@ -166,9 +168,5 @@ func unitOperations() []operation {
 		answers(operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_READ_CAPACITY_16), access: accessAlways, path: pathStandby,
 			usage: []byte{0, byte(api.SAI_READ_CAPACITY_16), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}},
 			field(10, 4), readCapacity16),
-		{code: api.START_STOP, action: noAction, access: accessAlways, usage: []byte{0, 0x01, 0, 0, 0x01, 0},
-			prepare: prepareStartStop, execute: nothing},
-		{code: api.ALLOW_MEDIUM_REMOVAL, action: noAction, access: accessRemoval, usage: []byte{0, 0, 0, 0, 0x03, 0},
-			prepare: nothing, execute: nothing}, // the medium cannot be removed
 	}
 }

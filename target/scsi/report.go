@@ -61,11 +61,11 @@ const (
 
 func (o *operations) reportOperations() []operation {
 	return []operation{
-		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, access: accessAlways, path: pathAny,
+		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), reportLUNs),
-		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, access: accessReads,
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, access: accessReads, bare: true,
 			usage: []byte{0, reportCodes, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), o.reportCodes),
-		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportFunctions, access: accessReads,
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportFunctions, access: accessReads, bare: true,
 			usage: []byte{0, reportFunctions, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), functionsData),
 	}
 }

@@ -54,11 +54,11 @@ func reserveOperations() (ops []operation) {
 	for action, build := range []func(*view, *sam.Command) ([]byte, sense){
 		readKeys: keysData, readReservation: reservationData, reportCapabilities: capabilitiesData, readFullStatus: fullStatusData,
 	} {
-		ops = append(ops, answers(operation{code: api.PERSISTENT_RESERVE_IN, action: action, access: accessFree, path: pathStandby,
+		ops = append(ops, answers(operation{code: api.PERSISTENT_RESERVE_IN, action: action, access: accessFree, path: pathStandby, bare: true,
 			usage: []byte{0, byte(action), 0, 0, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), build))
 	}
 	for action := reservation.Register; action <= reservation.RegisterAndMove; action++ {
-		ops = append(ops, operation{code: api.PERSISTENT_RESERVE_OUT, action: int(action), access: accessFree, path: pathStandby,
+		ops = append(ops, operation{code: api.PERSISTENT_RESERVE_OUT, action: int(action), access: accessFree, path: pathStandby, bare: true,
 			usage:   []byte{0, byte(action), 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
 			prepare: prepareReserveOut, execute: reserveOut})
 	}

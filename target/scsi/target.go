@@ -67,6 +67,9 @@ type LUN struct {
 	Revision  string   // up to 4 bytes
 	BlockSize uint32   // logical block, bytes: 512 to 4096, a power of two; 0: 512
 
+	ReadOnly  bool // nothing stores to it
+	Removable bool // hosts can eject the medium, for all of them, and load it again
+
 	// PreferredGroup is the target port group that is active/optimized for hosts that
 	// are not assigned to one (SetPreference); 0: all are.
 	PreferredGroup uint16
@@ -162,7 +165,10 @@ type unit struct {
 
 	reservations Reserver
 	guard        atomic.Pointer[guard] // nil: open to all
-	mu           sync.Mutex            // over changes of guard
+	mu           sync.Mutex            // over changes of guard, and prevents
+	prevents     map[*port]bool        // who wants the medium to stay in
+
+	readOnly, removable bool
 
 	writeThrough   atomic.Bool // WCE is 0: every write is durable when it is answered
 	answersAborted atomic.Bool // TAS
@@ -243,6 +249,7 @@ func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 	}
 	u.lu = newModel(l, u.shift)
 	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
+	u.readOnly, u.removable = l.ReadOnly, l.Removable
 	if u.reservations == nil {
 		u.reservations = local.Memory()
 	}
