@@ -110,7 +110,8 @@ func wait(d *daemon.Daemon, src config.Source, log *slog.Logger, signals, hangup
 	}
 }
 
-// reload takes hosts and discovery over from the configuration as it is now.
+// reload takes over what may change while the daemon runs from the configuration as it
+// is now.
 func reload(d *daemon.Daemon, src config.Source, log *slog.Logger) {
 	cfg, err := src.Load()
 	if err != nil {
@@ -120,11 +121,12 @@ func reload(d *daemon.Daemon, src config.Source, log *slog.Logger) {
 	warn(log, cfg)
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	if err := d.SetAccess(ctx, cfg); err != nil {
-		log.Warn("the configuration is taken over, not without trouble", "err", err)
+	limitGarbage(cfg.LUNs)
+	if err := d.Reload(ctx, cfg); err != nil {
+		log.Warn("the configuration is not taken over as a whole", "err", err)
 		return
 	}
-	log.Info("hosts and discovery are read anew; other settings count from the next start", "hosts", len(cfg.Hosts))
+	log.Info("the configuration is taken over", "hosts", len(cfg.Hosts), "luns", len(cfg.LUNs))
 }
 
 // stopAtOnce ends the process at the next signal: it then starts as after a crash,

@@ -149,7 +149,7 @@ func TestHangup(t *testing.T) {
 	p := startPair(t, before)
 	open := "iscsi://" + p.portals[0] + "/" + pairIQN + "/0"
 	tool(t, "iscsi-inq", open)
-	p.hangup(0, before, after, "hosts and discovery are read anew")
+	p.hangup(0, before, after, "the configuration is taken over")
 	if out, err := try("iscsi-inq", open); err == nil {
 		t.Errorf("let in without a secret:\n%s", out)
 	}

@@ -139,8 +139,8 @@ func TestAllAddresses(t *testing.T) {
 	s.close()
 }
 
-// TestSetAccess: who is let in no more has to go, and is not let in again.
-func TestSetAccess(t *testing.T) {
+// TestReloadHosts: who is let in no more has to go, and is not let in again.
+func TestReloadHosts(t *testing.T) {
 	cfg := nodes(t)[0]
 	d := startNode(t, cfg)
 	defer stopNode(t, d)
@@ -157,7 +157,7 @@ func TestSetAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Hosts = []iscsi.Access{{Initiator: iqn + "-stays"}}
-	if err := d.SetAccess(t.Context(), cfg); err != nil {
+	if err := d.Reload(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	<-goes.Done()
@@ -168,7 +168,7 @@ func TestSetAccess(t *testing.T) {
 		t.Error(err)
 	}
 	cfg.Hosts = []iscsi.Access{{Initiator: "nonsense"}}
-	if err := d.SetAccess(t.Context(), cfg); err == nil {
+	if err := d.Reload(t.Context(), cfg); err == nil {
 		t.Error("nonsense is taken over")
 	}
 	if _, err := stays.Ping(t.Context(), []byte("ping")); err != nil {

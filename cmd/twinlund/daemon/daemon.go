@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,16 +25,20 @@ import (
 // Daemon is a running node.
 type Daemon struct {
 	// Fixed by Start.
-	cfg     *config.Config
 	version string
+	boot    [16]byte
 	log     *slog.Logger
 	sockets *sockets
-	luns    []*lun
 	node    *replication.Node
 	link    *replication.Link
 	device  *scsi.Target
 	server  *iscsi.Server
 	page    *http.Server // nil: no status page
+
+	changing sync.Mutex // held by Reload and Stop
+	mu       sync.Mutex
+	cfg      *config.Config // under mu; itself never changed
+	luns     []*lun         // under mu
 
 	failed chan error // what ends the daemon from inside, first first
 	unlink context.CancelFunc
@@ -44,7 +49,13 @@ type Daemon struct {
 // Start makes a node and lets it run.
 func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8)}
-	if err := d.assemble(); err != nil {
+	err := d.assemble()
+	for _, l := range d.luns {
+		if err == nil {
+			err = l.start()
+		}
+	}
+	if err != nil {
 		d.sockets.close()
 		for _, l := range d.luns {
 			err = errors.Join(err, l.close())
@@ -60,23 +71,21 @@ func (d *Daemon) assemble() (err error) {
 	if d.sockets, err = listen(d.cfg); err != nil {
 		return err
 	}
-	if d.luns, err = openLUNs(d.cfg, d.log); err != nil {
+	if d.boot, err = bootID(); err != nil {
 		return err
 	}
 	d.node = replication.NewNode(d.log)
-	for _, l := range d.luns {
-		if err := d.node.Add(l.replica); err != nil {
+	d.device = newDevice(d.cfg, d.log)
+	for _, c := range d.cfg.LUNs {
+		if err := d.openLUN(d.cfg, c); err != nil {
 			return err
 		}
 	}
 	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
 		return err
 	}
-	if d.device, err = newDevice(d.cfg, d.luns, d.log); err != nil {
-		return err
-	}
 	if d.server, err = iscsi.New(iscsi.Config{
-		Targets:     d.targets(d.cfg.Hosts),
+		Targets:     d.targets(d.cfg),
 		Discovery:   d.cfg.Discovery,
 		PortalGroup: d.cfg.ISCSI.PortalGroup,
 		Log:         d.log,
@@ -87,6 +96,47 @@ func (d *Daemon) assemble() (err error) {
 		d.page = &http.Server{Handler: status.Handler(d.Status), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 	}
 	return nil
+}
+
+// openLUN opens a LUN and lets initiators see it.
+func (d *Daemon) openLUN(cfg *config.Config, c config.LUN) error {
+	l, err := openLUN(cfg, c, d.node, d.boot, d.log)
+	if err != nil {
+		return err
+	}
+	l.resized = func() {
+		if err := d.device.Resized(c.Number); err != nil { // it is being taken away
+			l.log.Warn("hosts are not told that the LUN has grown", "err", err)
+		}
+	}
+	if err := expose(d.device, cfg, l); err != nil {
+		return errors.Join(err, l.close())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.luns = append(d.luns, l)
+	return nil
+}
+
+// config is the configuration that counts now.
+func (d *Daemon) config() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}
+
+// all are the LUNs that there are now.
+func (d *Daemon) all() []*lun {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.luns)
+}
+
+// targets is what initiators can log in to, and who may.
+func (d *Daemon) targets(cfg *config.Config) []iscsi.Target {
+	return []iscsi.Target{{
+		Name: cfg.ISCSI.IQN, Alias: cfg.ISCSI.Alias, Portals: portals(cfg), Device: d.device, Access: cfg.Hosts,
+	}}
 }
 
 // linkConfig is the link's part of the configuration.
@@ -112,30 +162,13 @@ func portals(cfg *config.Config) (all []iscsi.Portal) {
 	return all
 }
 
-// targets is what initiators find: the one target, for these hosts.
-func (d *Daemon) targets(hosts []iscsi.Access) []iscsi.Target {
-	return []iscsi.Target{{
-		Name: d.cfg.ISCSI.IQN, Alias: d.cfg.ISCSI.Alias, Portals: portals(d.cfg), Device: d.device, Access: hosts,
-	}}
-}
-
-// SetAccess changes who may log in: hosts and discovery of a configuration that was
-// loaded anew. Sessions that are let in no more are ended, the others notice nothing.
-// On an error other than that of ctx nothing has changed.
-func (d *Daemon) SetAccess(ctx context.Context, cfg *config.Config) error {
-	if err := d.server.SetTargets(ctx, d.targets(cfg.Hosts), cfg.Discovery); err != nil {
-		return fmt.Errorf("change who may log in: %w", err)
-	}
-	return nil
-}
-
 // run starts the tasks: the link, a server for each listener, the status page.
 func (d *Daemon) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.unlink = cancel
 	d.linked.Go(func() {
 		if err := d.link.Run(ctx); err != nil && ctx.Err() == nil {
-			d.fail(fmt.Errorf("link to %s: %w", d.cfg.Peer.Name, err))
+			d.fail(fmt.Errorf("link to %s: %w", d.config().Peer.Name, err))
 		}
 	})
 	for _, l := range d.sockets.iscsi {
@@ -170,14 +203,15 @@ func (d *Daemon) ISCSI() net.Addr { return d.sockets.iscsi[0].Addr() }
 // Stop ends the node in order. The context bounds how long hosts may take to leave;
 // what is not flushed then is flushed all the same.
 func (d *Daemon) Stop(ctx context.Context) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	err := d.server.Shutdown(ctx)
 	if err != nil {
 		err = fmt.Errorf("end the sessions of initiators: %w", err)
 	}
 	d.unlink()
 	d.linked.Wait()
-	for _, l := range d.luns {
-		d.node.Remove(l.replica)
+	for _, l := range d.all() {
 		err = errors.Join(err, l.close())
 	}
 	if d.page != nil {

@@ -10,28 +10,30 @@ import (
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/target/reservation/local"
 	"github.com/twinlun/twinlun/target/scsi"
-	"github.com/twinlun/twinlun/target/volume"
 )
 
-// newDevice makes the SCSI target device with all LUNs.
-func newDevice(cfg *config.Config, luns []*lun, log *slog.Logger) (*scsi.Target, error) {
-	device := scsi.NewTarget(scsi.Config{Name: cfg.ISCSI.IQN, Log: log, Groups: portGroups(&cfg.ISCSI)})
-	for _, l := range luns {
-		reservations, err := local.Open(reservationsFile(&l.cfg), l.cfg.UUID)
-		if err == nil {
-			err = device.AddLUN(l.cfg.Number, scsi.LUN{
-				Disk:           volume.New(l.replica),
-				NAA:            naa(l.cfg.UUID),
-				Serial:         config.FormatUUID(l.cfg.UUID),
-				Reservations:   reservations,
-				PreferredGroup: preferredGroup(cfg, &l.cfg),
-			})
-		}
-		if err != nil {
-			return nil, fmt.Errorf("LUN %d (%s): %w", l.cfg.Number, l.cfg.Name, err)
-		}
+// newDevice makes the SCSI target device, without LUNs.
+func newDevice(cfg *config.Config, log *slog.Logger) *scsi.Target {
+	return scsi.NewTarget(scsi.Config{Name: cfg.ISCSI.IQN, Log: log, Groups: portGroups(&cfg.ISCSI)})
+}
+
+// expose lets initiators see a LUN.
+func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
+	c := l.config()
+	reservations, err := local.Open(reservationsFile(&c), c.UUID)
+	if err == nil {
+		err = device.AddLUN(c.Number, scsi.LUN{
+			Disk:           l.vol,
+			NAA:            naa(c.UUID),
+			Serial:         config.FormatUUID(c.UUID),
+			Reservations:   reservations,
+			PreferredGroup: preferredGroup(cfg, &c),
+		})
 	}
-	return device, nil
+	if err != nil {
+		return fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
+	}
+	return nil
 }
 
 // reservationsFile is where a LUN's persistent reservations are kept while an

@@ -1,75 +1,137 @@
 package daemon
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
+	"sync"
+	"time"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
 	"github.com/twinlun/twinlun/replication"
-	"github.com/twinlun/twinlun/target/backing"
+	"github.com/twinlun/twinlun/target/volume"
 	"github.com/twinlun/twinlun/task"
 )
 
-// lun is a LUN of this node.
+// tryAgain is how long a LUN waits after it could not be opened anew, or not made
+// larger: for an operator who makes room, say.
+const tryAgain = 10 * time.Second
+
+// lun is a LUN of this node. It is opened, begins to serve with start, and may be
+// opened anew any number of times, to grow.
 type lun struct {
-	cfg     config.LUN
-	replica *replication.Replica
+	// Fixed by openLUN.
+	node      *replication.Node
+	preferred bool
+	boot      [16]byte
+	rate      int64
+	window    int64
+	log       *slog.Logger
+	vol       *volume.LUN
+	resized   func() // what to do when it has grown; set before start
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	tasks     sync.WaitGroup // grow
+
+	changing sync.Mutex // held while the replica is closed and opened anew
+	closed   bool       // under changing
+
+	mu struct {
+		sync.Mutex
+		cfg     config.LUN
+		replica *replication.Replica
+		files   *files // replica's
+	}
 }
 
-func (l *lun) close() error { return l.replica.Close() }
-
-// openLUNs opens all or none.
-func openLUNs(cfg *config.Config, log *slog.Logger) (all []*lun, err error) {
-	boot, err := bootID()
+// openLUN opens a LUN, or makes it if it is not there yet.
+func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, boot [16]byte, log *slog.Logger) (*lun, error) {
+	l := &lun{
+		node: node, preferred: c.Preferred == cfg.Node, boot: boot,
+		rate: cfg.Peer.CopyRate, window: copyWindow(len(cfg.LUNs)), log: log.With("lun", c.Number, "name", c.Name),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	l.mu.cfg = c
+	r, err := l.open(0, nil)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
 	}
-	for _, c := range cfg.LUNs {
-		r, err := openReplica(c, c.Preferred == cfg.Node, boot, cfg.Peer.CopyRate, len(cfg.LUNs), log)
-		if err != nil {
-			err = fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
-			for _, l := range all {
-				err = errors.Join(err, l.close())
-			}
-			return nil, err
-		}
-		all = append(all, &lun{cfg: c, replica: r})
-	}
-	return all, nil
+	l.vol = volume.NewLUN(volume.New(r))
+	return l, nil
 }
 
-// openReplica opens a replica, or makes it if it is not there yet.
-func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, luns int, log *slog.Logger) (*replication.Replica, error) {
-	for _, path := range []string{c.Backing, c.Map} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, fmt.Errorf("make the folder of %s: %w", path, err)
-		}
+// start puts the LUN's replica on the link. If the LUN is to be larger than it is, it
+// grows from then on.
+func (l *lun) start() error {
+	if err := l.node.Add(l.replica()); err != nil {
+		return err
 	}
-	store, file, err := openFiles(c, boot)
+	l.spawn(l.grow)
+	return nil
+}
+
+// spawn runs a task of the LUN, unless that is being closed.
+func (l *lun) spawn(task func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() == nil {
+		l.tasks.Go(task)
+	}
+}
+
+func (l *lun) config() config.LUN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.cfg
+}
+
+func (l *lun) replica() *replication.Replica {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.replica
+}
+
+// close stops the LUN in order.
+func (l *lun) close() error {
+	l.mu.Lock()
+	l.cancel(replication.ErrReplicaClosed)
+	l.mu.Unlock()
+	l.tasks.Wait()
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	l.closed = true
+	l.vol.End()
+	r := l.replica()
+	l.node.Remove(r)
+	return r.Close()
+}
+
+// open opens the replica; want is how large the LUN may grow, before the replica that
+// was open last.
+func (l *lun) open(want int64, before *replication.Replica) (*replication.Replica, error) {
+	c := l.config()
+	f, err := openFiles(&c, l.boot)
 	if err != nil {
 		return nil, err
 	}
 	r, err := replication.OpenReplica(replication.ReplicaConfig{
-		Number: uint32(c.Number), UUID: c.UUID, Preferred: preferred,
-		Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize},
-		Store:    store, MapFile: file,
-		Boot: boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
-		CopyRate: rate, CopyWindow: copyWindow(luns),
-		Runtime: task.System, Log: log,
+		Number: uint32(c.Number), UUID: c.UUID, Preferred: l.preferred,
+		Geometry: dirtymap.Geometry{Size: f.size, ExtentSize: c.ExtentSize},
+		Store:    f.store, MapFile: f.file,
+		Boot: l.boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
+		Want: max(want, f.size), Grow: l.growTo, Before: before,
+		CopyRate: l.rate, CopyWindow: l.window,
+		Runtime: task.System, Log: l.log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close(), file.Close())
+		return nil, errors.Join(err, f.close())
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.replica, l.mu.files = r, f
 	return r, nil
 }
 
@@ -77,74 +139,136 @@ func openReplica(c config.LUN, preferred bool, boot [16]byte, rate int64, luns i
 // less if there are so many LUNs that together they would fill the link's queue.
 func copyWindow(luns int) int64 { return min(16<<20, 128<<20/int64(luns)) }
 
-// openFiles opens the replica and its map file, or makes them for a new LUN: the
-// map file last, for it says that the replica is there.
-func openFiles(c config.LUN, boot [16]byte) (*backing.Disk, mapfile.File, error) {
-	info, err := os.Stat(c.Map)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("look for the map file: %w", err)
+// enlarge sets the LUN's size, in bytes, and begins to grow.
+func (l *lun) enlarge(size int64) {
+	l.mu.Lock()
+	l.mu.cfg.Size = size
+	l.mu.Unlock()
+	l.spawn(l.grow)
+}
+
+// grow makes room for the LUN's size at this node, and tells the peer, until it is
+// done or the LUN is closed. It is a task; when the peer has room too, growTo follows.
+func (l *lun) grow() {
+	for l.ctx.Err() == nil {
+		size, err := l.makeRoom()
+		if err == nil {
+			if size > 0 {
+				l.reopen(0, size)
+			}
+			return
+		}
+		l.log.Error("cannot make room for the LUN to grow", "err", err, "next try", tryAgain)
+		l.pause()
 	}
-	mapped := err == nil && info.Size() > 0
-	store, blank, err := openStore(c, mapped)
-	if err != nil {
-		return nil, nil, err
+}
+
+func (l *lun) pause() {
+	t := time.NewTimer(tryAgain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.ctx.Done():
 	}
-	if !mapped {
-		id := mapfile.Identity{LUN: c.UUID, Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize}}
-		if err := mapfile.CreateOS(c.Map, id, 0, mapfile.Meta{BootID: boot, Blank: blank}); err != nil {
-			return nil, nil, errors.Join(err, store.Close())
+}
+
+// zeroStep is how much of the room is zeroed at once, in bytes: some disks are no
+// faster than 100 MB/s, and whoever opens the replica anew has to wait for it.
+const zeroStep = 32 << 20
+
+// makeRoom makes the replica's file larger, or uses more of its device, and zeroes what
+// is new; the LUN goes on meanwhile. It returns the size that there is room for; 0: the
+// LUN has it already.
+func (l *lun) makeRoom() (int64, error) {
+	l.mu.Lock()
+	size, f := l.mu.cfg.Size, l.mu.files
+	l.mu.Unlock()
+	if size <= f.size {
+		return 0, nil
+	}
+	err := l.prepare(f, func() error {
+		if f.store.Size() >= size {
+			return nil
+		}
+		return f.store.Grow(size)
+	})
+	for at := f.size; at < size && err == nil; at += zeroStep {
+		err = l.prepare(f, func() error { return f.store.Zero(at, min(zeroStep, size-at)) })
+	}
+	if err == nil {
+		err = l.prepare(f, f.store.Sync)
+	}
+	return size, err
+}
+
+// prepare takes a step in the room behind the end of the LUN, whose files are f. When
+// they have been opened anew, some of that may be the LUN's.
+func (l *lun) prepare(f *files, step func() error) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	l.mu.Lock()
+	current := l.mu.files == f
+	l.mu.Unlock()
+	if err := context.Cause(l.ctx); err != nil {
+		return err
+	}
+	if l.closed || !current {
+		return errors.New("the replica was opened anew meanwhile")
+	}
+	return step()
+}
+
+// growTo makes the map larger, to size bytes: the peer has room too. It is what a
+// replica calls that wants to grow.
+func (l *lun) growTo(size int64) { l.reopen(size, size) }
+
+// reopen closes the replica, makes its map as large as mapped, if that is larger, and
+// opens it again with room for want bytes. Host commands wait meanwhile. What fails is
+// tried again: a LUN that is in use must not end because a disk was full for a while.
+func (l *lun) reopen(mapped, want int64) {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	if l.closed {
+		return
+	}
+	before := l.replica()
+	l.node.Remove(before)
+	if err := before.Close(); err != nil {
+		l.log.Error("the replica did not stop in order", "err", err)
+		before = nil
+	}
+	was := l.vol.Size()
+	for l.ctx.Err() == nil {
+		r, err := l.openLarger(mapped, want, before)
+		if err == nil {
+			l.vol.Replace(volume.New(r))
+			err = l.node.Add(r)
+		}
+		if err == nil {
+			break
+		}
+		l.log.Error("cannot open the replica anew; host commands wait", "err", err, "next try", tryAgain)
+		l.pause()
+	}
+	if now := l.vol.Size(); now > was {
+		l.log.Info("the LUN has grown", "from", was, "to", now)
+		l.resized()
+	}
+}
+
+// openLarger is open with a larger map. If it cannot be made larger, the LUN goes on
+// as it is, and tries later.
+func (l *lun) openLarger(mapped, want int64, before *replication.Replica) (*replication.Replica, error) {
+	c := l.config()
+	if mapped > 0 {
+		if err := mapfile.GrowOS(c.Map, c.UUID, mapped); err != nil {
+			l.log.Error("cannot make the map file larger", "err", err, "next try", tryAgain)
+			want = 0
+			l.spawn(func() {
+				l.pause()
+				l.grow()
+			})
 		}
 	}
-	file, err := mapfile.OpenOS(c.Map)
-	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
-	}
-	return store, file, nil
-}
-
-// openStore opens the replica's bytes, or makes them for a new LUN. Blank: every
-// byte is zero.
-func openStore(c config.LUN, mapped bool) (store *backing.Disk, blank bool, err error) {
-	_, err = os.Stat(c.Backing)
-	switch missing := errors.Is(err, fs.ErrNotExist); {
-	case missing && mapped:
-		// Zeros in the place of data that the map calls good would be served.
-		return nil, false, fmt.Errorf("the replica %s is gone, but its map %s is there: bring the replica back, or move the map away to start a new replica, which is synchronised from the peer", c.Backing, c.Map)
-	case missing:
-		store, err = backing.CreateFile(c.Backing, c.Size)
-		return store, true, err
-	}
-	store, err = backing.Open(c.Backing, c.Size)
-	return store, err == nil && empty(c.Backing), err
-}
-
-// empty tells whether a file has no bytes but holes: a start was interrupted before
-// the map file was made.
-func empty(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && st.Blocks == 0
-}
-
-// bootID names the run of the kernel: it tells a crash of the daemon from one of
-// the operating system.
-func bootID() ([16]byte, error) {
-	const path = "/proc/sys/kernel/random/boot_id"
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return [16]byte{}, fmt.Errorf("which run of the kernel is this: %w", err)
-	}
-	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
-	if err != nil || len(raw) != 16 {
-		return [16]byte{}, fmt.Errorf("which run of the kernel is this: %s has %q", path, text)
-	}
-	return [16]byte(raw), nil
-}
-
-func random() (id [16]byte) {
-	rand.Read(id[:]) // never fails
-	return id
+	return l.open(want, before)
 }

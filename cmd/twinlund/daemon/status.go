@@ -15,11 +15,12 @@ import (
 
 // Status is the node as it is now.
 func (d *Daemon) Status() status.Status {
+	cfg := d.config()
 	s := status.Status{
-		Node: d.cfg.Node, Version: d.version, PID: os.Getpid(),
-		Link: linkStatus(d.cfg.Peer.Name, d.link.Stats()), Memory: resident(),
+		Node: cfg.Node, Version: d.version, PID: os.Getpid(),
+		Link: linkStatus(cfg.Peer.Name, d.link.Stats()), Memory: resident(),
 	}
-	for _, l := range d.luns {
+	for _, l := range d.all() {
 		s.LUNs = append(s.LUNs, l.status())
 	}
 	return s
@@ -43,10 +44,11 @@ func counts(of [wire.Kinds]replication.LinkCount) map[string]status.Count {
 }
 
 func (l *lun) status() status.LUN {
-	r, id := l.replica.Status(), naa(l.cfg.UUID)
+	cfg := l.config()
+	r, id := l.replica().Status(), naa(cfg.UUID)
 	return status.LUN{
-		Number: l.cfg.Number, Name: l.cfg.Name, NAA: hex.EncodeToString(id[:8]), Serial: config.FormatUUID(l.cfg.UUID),
-		Size: l.cfg.Size, Backing: l.cfg.Backing, Map: l.cfg.Map,
+		Number: cfg.Number, Name: cfg.Name, NAA: hex.EncodeToString(id[:8]), Serial: config.FormatUUID(cfg.UUID),
+		Size: l.vol.Size(), Backing: cfg.Backing, Map: cfg.Map,
 		Serving: r.Serving, Why: r.Why, Dirty: r.Dirty, InFlight: r.InFlight, Waiting: r.Waiting,
 		Marks: r.Marks, MarkExtents: r.MarkExtents, Fetches: r.Fetches, FetchExtents: r.FetchExtents,
 		Copies: r.Copies, CopiedBytes: r.CopiedBlocks * dirtymap.BlockSize, Clears: r.Clears, Joins: r.Joins,

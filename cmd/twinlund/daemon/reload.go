@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+)
+
+// Reload takes another configuration, while the node runs: who may log in, LUNs that
+// come and go, and LUNs that grow. Anything else that differs needs a restart; then, and
+// if one of the LUNs cannot be as it is configured, nothing is changed. ctx bounds how
+// long hosts that may no longer be here have to leave.
+func (d *Daemon) Reload(ctx context.Context, next *config.Config) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if names := restartNeeded(d.config(), next); len(names) > 0 {
+		return fmt.Errorf("%s: cannot change while twinlund runs; restart it, or take that back", strings.Join(names, ", "))
+	}
+	p, err := d.compare(next)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.apply(ctx, next, p)...)
+}
+
+// restartNeeded names the sections that differ and must not.
+func restartNeeded(now, next *config.Config) (names []string) {
+	for _, s := range []struct {
+		name      string
+		now, next any
+	}{
+		{"node", now.Node, next.Node},
+		{"data-dir", now.DataDir, next.DataDir},
+		{"log", now.Log, next.Log},
+		{"status", now.Status, next.Status},
+		{"iscsi", now.ISCSI, next.ISCSI},
+		{"peer", now.Peer, next.Peer},
+	} {
+		if !reflect.DeepEqual(s.now, s.next) {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// plan is what is to be done to the LUNs.
+type plan struct {
+	leave []*lun
+	grow  map[*lun]int64 // to bytes
+	come  []config.LUN
+}
+
+// compare finds out what the LUNs of the next configuration ask for.
+func (d *Daemon) compare(next *config.Config) (p plan, err error) {
+	p.grow = map[*lun]int64{}
+	p.come = slices.Clone(next.LUNs)
+	for _, l := range d.all() {
+		now := l.config()
+		i := slices.IndexFunc(p.come, func(c config.LUN) bool { return c.Number == now.Number && c.UUID == now.UUID })
+		if i < 0 {
+			p.leave = append(p.leave, l)
+			continue
+		}
+		want := p.come[i]
+		p.come = slices.Delete(p.come, i, i+1)
+		same := want
+		same.Size = now.Size
+		switch {
+		case same != now:
+			return p, fmt.Errorf("LUN %d (%s): only its size can change while twinlund runs; restart it, or take that back", now.Number, now.Name)
+		case want.Size < now.Size:
+			return p, fmt.Errorf("LUN %d (%s): its size is %d bytes, and it is configured with %d: a LUN can grow, and does not shrink", now.Number, now.Name, now.Size, want.Size)
+		case want.Size > now.Size:
+			p.grow[l] = want.Size
+		}
+	}
+	return p, nil
+}
+
+// apply does it. One LUN's failure does not keep the others from what they need.
+func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs []error) {
+	d.mu.Lock()
+	d.cfg = next
+	d.mu.Unlock()
+	if err := d.server.SetTargets(ctx, d.targets(next), next.Discovery); err != nil {
+		errs = append(errs, err)
+	}
+	for _, l := range p.leave {
+		errs = append(errs, d.remove(l))
+	}
+	for l, size := range p.grow {
+		l.enlarge(size)
+	}
+	for _, c := range p.come {
+		err := d.openLUN(next, c)
+		if err == nil {
+			all := d.all()
+			err = all[len(all)-1].start()
+		}
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// remove takes a LUN away from initiators, and stops it. Its files stay.
+func (d *Daemon) remove(l *lun) error {
+	c := l.config()
+	d.mu.Lock()
+	d.luns = slices.DeleteFunc(d.luns, func(o *lun) bool { return o == l })
+	d.mu.Unlock()
+	if err := errors.Join(d.device.RemoveLUN(c.Number), l.close()); err != nil {
+		return fmt.Errorf("take away LUN %d (%s): %w", c.Number, c.Name, err)
+	}
+	d.log.Info("a LUN was taken away; its files stay", "lun", c.Number, "name", c.Name, "backing", c.Backing, "map", c.Map)
+	return nil
+}
