@@ -77,6 +77,9 @@ type Limits struct {
 	// PingTimeout how long the answer may take before the connection is given up;
 	// 10 s each.
 	PingInterval, PingTimeout time.Duration
+	// DiscoveryTime is how long a discovery session may last; 30 s. Until it ends it
+	// counts as a connection that is not logged in.
+	DiscoveryTime time.Duration
 	// WriteTimeout is how long an initiator may take to receive what is written at
 	// once, 1 MiB or a little more; 30 s.
 	WriteTimeout time.Duration
@@ -117,6 +120,7 @@ func (l *Limits) setDefaults() {
 	orLength(&l.MaxBurstLength, 1<<20)
 	orTime(&l.PingInterval, 10*time.Second)
 	orTime(&l.PingTimeout, 10*time.Second)
+	orTime(&l.DiscoveryTime, 30*time.Second)
 	orTime(&l.WriteTimeout, 30*time.Second)
 	orTime(&l.ShutdownGrace, 2*time.Second)
 	if l.SessionMemory == 0 {
@@ -135,15 +139,15 @@ func (l *Limits) check() error {
 	}
 	for what, d := range map[string]time.Duration{
 		"LoginTimeout": l.LoginTimeout, "PingInterval": l.PingInterval, "PingTimeout": l.PingTimeout,
-		"WriteTimeout": l.WriteTimeout, "ShutdownGrace": l.ShutdownGrace,
+		"DiscoveryTime": l.DiscoveryTime, "WriteTimeout": l.WriteTimeout, "ShutdownGrace": l.ShutdownGrace,
 	} {
 		if d < 0 {
 			return fmt.Errorf("limit %s is %v; it must be positive", what, d)
 		}
 	}
 	return errors.Join(
-		in("MaxSessions", int64(l.MaxSessions), 1, 65534), // as many TSIHs
-		in("MaxLogins", int64(l.MaxLogins), 1, 65535),
+		in("MaxSessions", int64(l.MaxSessions), 1, 60000), // with the next one as many TSIHs
+		in("MaxLogins", int64(l.MaxLogins), 1, 5000),
 		in("MaxLoginsPerHost", int64(l.MaxLoginsPerHost), 1, int64(l.MaxLogins)),
 		in("CommandWindow", int64(l.CommandWindow), 1, 4096),
 		in("MaxRecvDataSegmentLength", int64(l.MaxRecvDataSegmentLength), 8192, max24),

@@ -53,7 +53,7 @@ func (c *connection) login(l *login) (*session, error) {
 			c.in.grow()
 			// If the response could not be sent, the session ends at its first read.
 			c.writer.timeout = c.srv.cfg.Limits.WriteTimeout
-			return s, c.conn.SetReadDeadline(time.Time{})
+			return s, c.conn.SetReadDeadline(s.deadline(time.Now()))
 		}
 		if err != nil {
 			return nil, err

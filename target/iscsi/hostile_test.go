@@ -179,6 +179,47 @@ func TestMemoryOfStrangers(t *testing.T) {
 	runtime.KeepAlive(strangers)
 }
 
+// discover opens a discovery session.
+func (i *initiator) discover() *received {
+	i.t.Helper()
+	i.send(i.loginHeader(stageOperational, stageFullFeature, true), keys(hostName, "SessionType=Discovery"))
+	return i.recv(opLoginResp)
+}
+
+func (s *Server) strangersLeft() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.strangers.conns)
+}
+
+// TestDiscoveriesKeepNobodyOut: discovery sessions that stay count as connections that
+// are not logged in, take no session from others, and are ended.
+func TestDiscoveriesKeepNobodyOut(t *testing.T) {
+	r := newRig(t, Limits{MaxSessions: 1, MaxLogins: 3, MaxLoginsPerHost: 3})
+	first := r.dial()
+	if got := first.discover(); got.loginStatus() != loginSuccess {
+		t.Fatalf("% x", got.header)
+	}
+	r.login().echo()
+	for range 2 {
+		r.dial().discover()
+	}
+	r.dial().closed()
+	first.logout()
+	for r.srv.strangersLeft() > 2 { // its end is near
+		runtime.Gosched()
+	}
+	r.login().echo()
+}
+
+func TestDiscoveryTime(t *testing.T) {
+	r := newRig(t, Limits{DiscoveryTime: 50 * time.Millisecond})
+	session, i := r.login(), r.dial()
+	i.discover()
+	i.closed()
+	session.echo()
+}
+
 func TestBudget(t *testing.T) {
 	b := &budget{free: 100}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -29,12 +29,23 @@ func (r *registry) add(s *session) (old *session, err error) {
 			return other, nil
 		}
 	}
-	if len(r.byTSIH) >= r.limit {
+	if !s.discovery() && r.normalLocked() >= r.limit {
 		return nil, refuse(loginResources, "there are %d sessions already, the limit", r.limit)
 	}
 	s.tsih = r.nextLocked()
 	r.byTSIH[s.tsih] = s
 	return nil, nil
+}
+
+// normalLocked counts the sessions with a target. Those for discovery are bounded as
+// connections that are not logged in (Server.open).
+func (r *registry) normalLocked() (n int) {
+	for _, s := range r.byTSIH {
+		if !s.discovery() {
+			n++
+		}
+	}
+	return n
 }
 
 // nextLocked finds a free TSIH other than 0; the limit leaves some.

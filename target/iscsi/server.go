@@ -128,9 +128,8 @@ func (s *Server) start(conn net.Conn) {
 // handle is a connection's goroutine: the login, then the session's reader.
 func (s *Server) handle(conn net.Conn) {
 	defer conn.Close()
-	session := s.login(newConnection(s, conn))
-	s.loggedIn(conn)
-	if session != nil {
+	defer s.forget(conn)
+	if session := s.login(newConnection(s, conn)); session != nil {
 		session.run()
 	}
 }
@@ -187,7 +186,8 @@ func loginLevel(l *login, err error) slog.Level {
 	return slog.LevelWarn
 }
 
-func (s *Server) loggedIn(conn net.Conn) {
+// forget makes room for another connection that is not logged in.
+func (s *Server) forget(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.strangers.remove(conn)
@@ -221,8 +221,10 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 	if !ses.discovery() {
 		ses.openNexus(s.cfg.PortalGroup)
 	}
-	s.loggedIn(c.conn) // before the initiator learns of it
-	ses.log.Info("iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery(), "user", ses.user)
+	if !ses.discovery() { // which is for strangers, too
+		s.forget(c.conn) // before the initiator learns of it
+	}
+	ses.log.Log(context.Background(), ses.level(), "iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery(), "user", ses.user)
 	return ses, nil
 }
 

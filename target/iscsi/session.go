@@ -66,8 +66,6 @@ func newSession(srv *Server, c *connection, l *login) *session {
 	return s
 }
 
-func (s *session) discovery() bool { return s.target == nil }
-
 // openNexus opens the session's I_T nexus.
 func (s *session) openNexus(portalGroup uint16) {
 	s.nexus = s.target.Device.NewNexus(s.port, portalGroup)
@@ -131,9 +129,9 @@ func (s *session) finish(cause error, written <-chan struct{}) {
 func (s *session) report(err error) {
 	switch why := s.killed.Load(); {
 	case why != nil:
-		s.log.Info("iscsi: session ended", "why", *why)
-	case errors.Is(err, errLogout), errors.Is(err, io.EOF):
-		s.log.Info("iscsi: session ended", "why", err)
+		s.log.Log(context.Background(), s.level(), "iscsi: session ended", "why", *why)
+	case s.discovery(), errors.Is(err, errLogout), errors.Is(err, io.EOF):
+		s.log.Log(context.Background(), s.level(), "iscsi: session ended", "why", err)
 	default:
 		s.log.Warn("iscsi: session broken off", "err", err)
 	}
