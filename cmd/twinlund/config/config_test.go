@@ -62,6 +62,20 @@ func TestGoodFile(t *testing.T) {
 	}
 }
 
+// TestReadme loads the example of the README.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	c, err := Source{File: write(t, example)}.Load()
+	if err != nil || len(c.LUNs) == 0 || len(c.Hosts) != 2 || len(c.ISCSI.Portals) != 3 {
+		t.Errorf("the example of the README: %+v, %v", c, err)
+	}
+}
+
 func TestOrder(t *testing.T) {
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	AddFlags(flags)
