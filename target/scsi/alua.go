@@ -78,20 +78,21 @@ func (t *Target) SetAccessState(number, group uint16, s AccessState) error {
 	return nil
 }
 
-// SetPreference assigns an initiator, by its iSCSI name, to a target port group:
-// that one is active/optimized for it, and preferred, and the others are not
-// optimized, whatever the logical units prefer. 0 takes that back.
+// SetPreference assigns initiators (see Target) to a target port group: that one is
+// active/optimized for them, and preferred, and the others are not optimized, whatever
+// the logical units prefer. 0 takes that back.
 func (t *Target) SetPreference(initiator string, group uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.preferred[initiator] == group {
-		return
+	before := make(map[*port]uint16, len(t.ports))
+	for _, p := range t.ports {
+		before[p], _ = closest(t.preferred, p.key.from.Name)
 	}
 	if t.preferred[initiator] = group; group == 0 {
 		delete(t.preferred, initiator)
 	}
 	for _, p := range t.ports {
-		if p.key.from.Name == initiator {
+		if after, _ := closest(t.preferred, p.key.from.Name); after != before[p] {
 			p.establish(attentionAccessChanged)
 		}
 	}
@@ -102,7 +103,7 @@ func (v *view) preference() uint16 {
 	t := v.port.target
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if group := t.preferred[v.port.key.from.Name]; group != 0 {
+	if group, assigned := closest(t.preferred, v.port.key.from.Name); assigned {
 		return group
 	}
 	return v.unit.preferred

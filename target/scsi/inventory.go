@@ -49,9 +49,9 @@ func (t *Target) RemoveLUN(number uint16) error {
 // logical unit has in the target. What is not there does no harm; it may come.
 type Map map[uint16]uint16
 
-// SetMap gives an initiator, by its iSCSI name, a map of its own; an empty one shows
-// it nothing. It counts at once, also for sessions that are open; what an initiator
-// keeps under the same LUN is not disturbed.
+// SetMap gives initiators (see Target) a map of their own; an empty one shows them
+// nothing. It counts at once, also for sessions that are open; what an initiator keeps
+// under the same LUN is not disturbed.
 func (t *Target) SetMap(initiator string, m Map) error {
 	as := make(map[uint16]uint16, len(m))
 	for lun, number := range m {
@@ -70,8 +70,8 @@ func (t *Target) SetMap(initiator string, m Map) error {
 	return nil
 }
 
-// ClearMap takes an initiator's map away: it sees all logical units, or none if the
-// target is masked.
+// ClearMap takes a map away. Who has none sees all logical units, or none if the target
+// is masked.
 func (t *Target) ClearMap(initiator string) { t.setMap(initiator, nil) }
 
 func (t *Target) setMap(initiator string, m Map) {
@@ -80,16 +80,25 @@ func (t *Target) setMap(initiator string, m Map) {
 	if t.maps[initiator] = m; m == nil {
 		delete(t.maps, initiator)
 	}
-	for _, p := range t.ports {
-		if p.key.from.Name == initiator {
-			p.showLocked(t.visibleLocked(initiator))
+	t.inventoryLocked()
+}
+
+// closest finds what was set for the initiators that a name fits most closely.
+func closest[T any](all map[string]T, name string) (found T, ok bool) {
+	if found, ok = all[name]; ok {
+		return found, true
+	}
+	for n := len(name); n >= 0; n-- {
+		if found, ok = all[name[:n]+"*"]; ok {
+			return found, true
 		}
 	}
+	return found, false
 }
 
 // visibleLocked is what an initiator sees, by its LUNs.
 func (t *Target) visibleLocked(initiator string) map[uint16]*unit {
-	m, own := t.maps[initiator]
+	m, own := closest(t.maps, initiator)
 	switch {
 	case !own && t.masked:
 		return nil

@@ -123,6 +123,33 @@ func TestMasked(t *testing.T) {
 	one.sees("")
 }
 
+// TestPatterns gives the closest of what was set for an initiator.
+func TestPatterns(t *testing.T) {
+	target, one, two := newMany(t, false)
+	for initiators, m := range map[string]Map{"*": {0: 2}, "o*": {0: 1}, "one": {0: 0}, "onerous": {5: 0}} {
+		if err := target.SetMap(initiators, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.sees("0=0")
+	two.sees("0=2")
+	for _, step := range []struct{ gone, one, two string }{
+		{"one", "0=1", "0=2"}, {"o*", "0=2", "0=2"}, {"*", "0=0 1=1 2=2", "0=0 1=1 2=2"}} {
+		target.ClearMap(step.gone)
+		one.sees(step.one)
+		two.sees(step.two)
+	}
+	target.SetPreference("o*", 1)
+	one.want(one.on(0, "00", 0), "6 2a06")
+	two.want(two.on(0, "00", 0), "good")
+	for lun := range byte(3) {
+		one.settle(lun)
+	}
+	target.SetPreference("one", 1) // no news
+	target.SetPreference("o*", 2)
+	one.want(one.on(0, "00", 0), "good")
+}
+
 // TestMapDisturbsNobody tells only those whose logical units change, and forgets
 // nothing of what stays.
 func TestMapDisturbsNobody(t *testing.T) {

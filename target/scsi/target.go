@@ -103,6 +103,10 @@ type PortGroup struct {
 }
 
 // Target is a SCSI target device. It implements sam.Target.
+//
+// SetMap and SetPreference are about initiators: the one with that iSCSI name; or, if
+// it ends in an asterisk, all whose name begins so. For an initiator, what was set for
+// its own name counts, or else for the longest beginning of it.
 type Target struct {
 	// Fixed by NewTarget.
 	name string
@@ -121,8 +125,8 @@ type Target struct {
 	ports map[portKey]*port
 	named map[reservation.Nexus]*port // the same ports
 
-	preferred map[string]uint16 // target port group, by initiator name
-	maps      map[string]Map    // by initiator name
+	preferred map[string]uint16 // target port group, by initiators
+	maps      map[string]Map    // by initiators
 	clock     uint64            // counts openings, for forgetting the oldest port
 }
 

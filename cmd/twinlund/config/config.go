@@ -32,6 +32,7 @@ type Config struct {
 	LUNs    []LUN // at least one
 
 	Hosts     []iscsi.Access // who may log in; at least one
+	Views     []View         // of hosts that see it otherwise than all do
 	Discovery iscsi.Auth
 
 	// Warnings are what is not wrong, and not good either.
@@ -79,6 +80,13 @@ type Peer struct {
 	Token     string
 }
 
+// View is how some hosts see the target.
+type View struct {
+	Initiator string            // as in Hosts
+	Prefer    string            // the node whose portals they should use; "": as the LUN says
+	LUNs      map[uint16]uint16 // the LUNs that they see, and the numbers of those; nil: all
+}
+
 // LUN is a mirrored LUN.
 type LUN struct {
 	Number     uint16
@@ -90,5 +98,7 @@ type LUN struct {
 	Map        string
 	Preferred  string        // name of the node that wins ties
 	ColdAfter  time.Duration // ownership of what is not written is given back then
+	ReadOnly   bool          // hosts cannot write
+	Removable  bool          // hosts can eject it
 	ServeStale bool          // if the peer lost newer data with its replica, serve what is here
 }

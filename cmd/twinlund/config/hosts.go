@@ -113,6 +113,9 @@ func (c *Config) checkAccess() (err error) {
 	if c.Discovery, err = c.discovery.auth(c); err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
+	if err := c.checkViews(); err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
 	if err := iscsi.CheckAccess(c.Hosts); err != nil {
 		return fmt.Errorf("hosts: %w", err)
 	}

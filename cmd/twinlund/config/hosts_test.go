@@ -47,7 +47,7 @@ func TestHostErrors(t *testing.T) {
 		{"user: web, ", "", "hosts, entry 2: user: is missing"},
 		{"secret: correct horse battery, ", "", `hosts, entry 2: secret: is missing, for the user "web"; it stands there or in secret-file`},
 		{"target-user: disks, ", "", "hosts, entry 2: target-user: is missing"},
-		{"user: web", "pasword: web", `unknown key "pasword"; allowed in hosts, entry 2, are initiator, secret, secret-file, target-secret`},
+		{"user: web", "pasword: web", `unknown key "pasword"; allowed in hosts, entry 2, are initiator, luns, prefer, secret, secret-file, target-secret`},
 		{"correct horse battery", "horse", `hosts, entry 2: user "web": a secret of 5 bytes: at least 12`},
 		{"correct horse battery", strings.Repeat("horse", 60), "a secret of 300 bytes: at most 256"},
 		{"correct horse battery", "123456789012", "hosts, entry 2: secret: a text is wanted here; put it in quotes"},

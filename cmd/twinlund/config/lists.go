@@ -40,6 +40,9 @@ func (c *Config) lists(v *viper.Viper) error {
 			return fmt.Errorf("hosts, entry %d: %w", i+1, err)
 		}
 		c.Hosts = append(c.Hosts, h)
+		if err := c.addView(e); err != nil {
+			return fmt.Errorf("hosts, entry %d: %w", i+1, err)
+		}
 	}
 	luns, err := elements(v.Get("luns"), "luns", lunKeys, maxLUNs)
 	if err != nil {
@@ -123,6 +126,8 @@ func (e element) lun(c *Config) (l LUN, err error) {
 		{"preferred", checkName},
 		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
 		{"serve-stale", func(v string) (err error) { l.ServeStale, err = strconv.ParseBool(v); return }},
+		{"read-only", func(v string) (err error) { l.ReadOnly, err = strconv.ParseBool(v); return }},
+		{"removable", func(v string) (err error) { l.Removable, err = strconv.ParseBool(v); return }},
 	} {
 		if err := f.parse(e[f.key]); err != nil {
 			return l, fmt.Errorf("%s: %w", f.key, err)
@@ -139,6 +144,8 @@ func (e element) defaults(c *Config) {
 		"map":         filepath.Join(c.DataDir, name+".map"),
 		"cold-after":  (30 * time.Second).String(),
 		"serve-stale": "false",
+		"read-only":   "false",
+		"removable":   "false",
 	} {
 		if e[key] == "" {
 			e[key] = value

@@ -147,10 +147,11 @@ func list(set map[string]bool) string {
 var (
 	portalKeys = map[string]bool{"address": true, "group": true}
 	hostKeys   = map[string]bool{"initiator": true, "user": true, "secret": true, "secret-file": true,
-		"target-user": true, "target-secret": true, "target-secret-file": true}
+		"target-user": true, "target-secret": true, "target-secret-file": true,
+		"prefer": true, "luns": true}
 	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true,
 		"backing": true, "map": true, "preferred": true, "cold-after": true,
-		"serve-stale": true}
+		"serve-stale": true, "read-only": true, "removable": true}
 )
 
 // checkKeys finds the first key of the file that nobody knows.

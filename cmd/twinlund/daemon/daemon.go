@@ -81,6 +81,9 @@ func (d *Daemon) assemble() (err error) {
 			return err
 		}
 	}
+	if err := setViews(d.device, new(config.Config), d.cfg); err != nil {
+		return err
+	}
 	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
 		return err
 	}

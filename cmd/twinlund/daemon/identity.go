@@ -27,11 +27,37 @@ func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
 			NAA:            naa(c.UUID),
 			Serial:         config.FormatUUID(c.UUID),
 			Reservations:   reservations,
-			PreferredGroup: preferredGroup(cfg, &c),
+			PreferredGroup: groupOf(cfg, c.Preferred),
+			ReadOnly:       c.ReadOnly,
+			Removable:      c.Removable,
 		})
 	}
 	if err != nil {
 		return fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
+	}
+	return nil
+}
+
+// setViews tells the device what some hosts see of it, and takes back what was told of
+// others before.
+func setViews(device *scsi.Target, before, cfg *config.Config) error {
+	for _, v := range before.Views {
+		if !slices.ContainsFunc(cfg.Views, func(w config.View) bool { return w.Initiator == v.Initiator }) {
+			device.SetPreference(v.Initiator, 0)
+			device.ClearMap(v.Initiator)
+		}
+	}
+	for _, v := range cfg.Views {
+		prefer := uint16(0)
+		if v.Prefer != "" {
+			prefer = groupOf(cfg, v.Prefer)
+		}
+		device.SetPreference(v.Initiator, prefer)
+		if v.LUNs == nil {
+			device.ClearMap(v.Initiator)
+		} else if err := device.SetMap(v.Initiator, v.LUNs); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -56,10 +82,9 @@ func portGroups(c *config.ISCSI) (all []scsi.PortGroup) {
 	return all
 }
 
-// preferredGroup is the target port group of the node that a LUN prefers; 0: the
-// portals do not tell which that is.
-func preferredGroup(cfg *config.Config, l *config.LUN) (group uint16) {
-	if l.Preferred == cfg.Node {
+// groupOf is the target port group of a node; 0: the portals do not tell which that is.
+func groupOf(cfg *config.Config, node string) (group uint16) {
+	if node == cfg.Node {
 		return cfg.ISCSI.PortalGroup
 	}
 	for _, g := range portGroups(&cfg.ISCSI) {

@@ -11,8 +11,8 @@ import (
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 )
 
-// Reload takes another configuration, while the node runs: who may log in, LUNs that
-// come and go, and LUNs that grow. Anything else that differs needs a restart; then, and
+// Reload takes another configuration, while the node runs: who may log in and what they
+// see, LUNs that come and go, and LUNs that grow. Anything else that differs needs a restart; then, and
 // if one of the LUNs cannot be as it is configured, nothing is changed. ctx bounds how
 // long hosts that may no longer be here have to leave.
 func (d *Daemon) Reload(ctx context.Context, next *config.Config) error {
@@ -84,9 +84,11 @@ func (d *Daemon) compare(next *config.Config) (p plan, err error) {
 
 // apply does it. One LUN's failure does not keep the others from what they need.
 func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs []error) {
+	before := d.config()
 	d.mu.Lock()
 	d.cfg = next
 	d.mu.Unlock()
+	errs = append(errs, setViews(d.device, before, next))
 	if err := d.server.SetTargets(ctx, d.targets(next), next.Discovery); err != nil {
 		errs = append(errs, err)
 	}
