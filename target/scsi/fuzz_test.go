@@ -1,8 +1,10 @@
 package scsi
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/twinlun/twinlun/target/sam"
@@ -72,6 +74,68 @@ func wellFormed(c *sam.Command, prepared bool) error {
 		return fmt.Errorf("sense %x from a disk that works", c.Sense)
 	case c.InLen != 0 || c.Needed != 0:
 		return fmt.Errorf("failed, with %d bytes, Needed %d", c.InLen, c.Needed)
+	}
+	return nil
+}
+
+// FuzzHosts has three initiators send any commands, one after the other: nothing
+// panics, outcomes are well formed, and nothing is stored for an initiator that a
+// reservation keeps out, or on a unit that is write protected, or has no medium.
+func FuzzHosts(f *testing.F) {
+	step := func(who byte, cdb string, out []byte) []byte {
+		p := append([]byte{who, byte(len(out))}, unhex(f, cdb)...)
+		return append(append(p, make([]byte, 18-len(p))...), out...)
+	}
+	write := func(who byte) []byte { return step(who, "93 01 0000000000000000 00000001 00 00", nil) } // WRITE SAME, no data needed
+	reserve := func(who, action, kind byte, key, newKey uint64) []byte {
+		return step(who, fmt.Sprintf("5f %02x %02x 00 00 00000018 00", action, kind), reserveOutList(key, newKey, 0))
+	}
+	f.Add(bytes.Join([][]byte{reserve(0, 6, 0, 0, 1), reserve(0, 1, 1, 1, 0), write(1), write(0), write(2)}, nil))
+	f.Add(bytes.Join([][]byte{step(0, "16", nil), write(1), step(0, "17", nil), step(1, "1b 00 00 00 02", nil), write(0)}, nil))
+	f.Add(bytes.Join([][]byte{step(0, "15 10 00 00 10", unhex(f, "00000000"+controlSWP)), write(1), step(2, "42", nil)}, nil))
+	f.Add(bytes.Join([][]byte{reserve(0, 6, 0, 0, 1), reserve(1, 6, 0, 0, 2), reserve(1, 1, 7, 2, 0), reserve(0, 5, 3, 1, 0), write(1)}, nil))
+
+	f.Fuzz(func(t *testing.T, script []byte) {
+		disk := newRAM(64 * 512)
+		l := testLUN(disk)
+		l.Removable = true
+		h := newHosts(t, l)
+		u := h.target.luns[0]
+		for len(script) >= 18 {
+			n := min(int(script[1]), len(script)-18)
+			r := h.by[string('a'+rune(script[0]%3))]
+			cdb, out := script[2:18], script[18:18+n]
+			p := r.nexus.(*nexus).port
+			g := u.guard.Load()
+			kept := g != nil && (g.protected || g.ejected || g.reserved != nil && g.reserved != p ||
+				g.persistent != nil && !g.persistent.Allows(p.name, false))
+			disk.took()
+			c := run(r.nexus, [8]byte{}, cdb, out, 4096)
+			if got := disk.took(); kept && (strings.Contains(got, "write") || strings.Contains(got, "zero")) {
+				t.Fatalf("%s, kept out: CDB %x: disk saw %q", r.nexus.(*nexus).port.name.Initiator, cdb, got)
+			}
+			if err := settled(c); err != nil {
+				t.Fatalf("CDB %x: %v", cdb, err)
+			}
+			if len(disk.outside) > 0 {
+				t.Fatalf("CDB %x: outside the disk: %v", cdb, disk.outside)
+			}
+			script = script[18+n:]
+		}
+	})
+}
+
+// settled checks an outcome that may be of any kind.
+func settled(c *sam.Command) error {
+	switch {
+	case int(c.InLen) > len(c.In), c.InLen > c.Needed, c.WantIn > MaxTransfer, c.WantOut > MaxTransfer:
+		return fmt.Errorf("InLen %d, Needed %d, In %d, WantIn %d, WantOut %d", c.InLen, c.Needed, len(c.In), c.WantIn, c.WantOut)
+	case c.Status == sam.CheckCondition && (len(c.Sense) != senseSize || c.Sense[2] == 0):
+		return fmt.Errorf("sense %x", c.Sense)
+	case c.Status != sam.CheckCondition && len(c.Sense) > 0:
+		return fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
+	case c.Status != sam.Good && c.Status != sam.ConditionMet && (c.InLen != 0 || c.Needed != 0):
+		return fmt.Errorf("status %#x, with %d bytes, Needed %d", c.Status, c.InLen, c.Needed)
 	}
 	return nil
 }
