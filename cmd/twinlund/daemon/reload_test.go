@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -239,4 +240,37 @@ func TestReloadRefuses(t *testing.T) {
 		t.Fatal("a refused configuration counts: ", err)
 	}
 	s.Close()
+}
+
+// TestReloadViews: what a host sees is changed and taken back while it is logged in.
+func TestReloadViews(t *testing.T) {
+	cfg := nodes(t)[0]
+	d := startNode(t, cfg)
+	defer stopNode(t, d)
+	s, err := initiator.Dial(t.Context(), initiator.Options{Address: d.ISCSI().String(), TargetIQN: iqn, InitiatorIQN: iqn + "-host"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	view := func(luns map[uint16]uint16) func(*config.Config) {
+		return func(c *config.Config) { c.Views = []config.View{{Initiator: iqn + "-host", LUNs: luns}} }
+	}
+	for _, c := range []struct {
+		change func(*config.Config)
+		want   [][8]byte
+	}{
+		{func(*config.Config) {}, [][8]byte{{1: 3}}},
+		{view(map[uint16]uint16{0: 3}), [][8]byte{{1: 0}}},
+		{view(map[uint16]uint16{}), nil},
+		{view(nil), [][8]byte{{1: 3}}},
+		{view(map[uint16]uint16{9: 3}), [][8]byte{{1: 9}}},
+		{func(*config.Config) {}, [][8]byte{{1: 3}}},
+	} {
+		if err := d.Reload(t.Context(), with(cfg, c.change)); err != nil {
+			t.Fatal(err)
+		}
+		if luns, err := s.ReportLUNs(t.Context()); err != nil || !slices.Equal(luns, c.want) {
+			t.Errorf("LUNs %v, %v; want %v", luns, err, c.want)
+		}
+	}
 }
