@@ -3,20 +3,38 @@ package iscsi
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"testing"
 )
 
-// BenchmarkCommands has 32 commands of 4 KiB in flight over loopback. What it
+// BenchmarkCommands has commands of 4 KiB in flight over loopback. What it
 // allocates is what the target does: the initiator reuses everything.
 func BenchmarkCommands(b *testing.B) {
-	for name, op := range map[string]byte{"read": read10, "write": write10} {
-		b.Run(name, func(b *testing.B) { benchmarkCommands(b, op) })
+	for name, c := range benchmarks {
+		for _, depth := range []int{1, 32} {
+			b.Run(fmt.Sprintf("%s, %d in flight", name, depth), func(b *testing.B) {
+				b.ReportAllocs()
+				runCommands(b, c.op, c.lba, depth, b.N, b.ResetTimer, b.StopTimer)
+			})
+		}
 	}
 }
 
-func benchmarkCommands(b *testing.B, op byte) {
+var benchmarks = map[string]struct {
+	op  byte
+	lba uint32
+}{
+	"read at hand": {read10, 0},
+	"read":         {read10, 1},
+	"write":        {write10, 0},
+}
+
+// runCommands has n commands executed by a server of its own, after some more, and
+// tells when it begins and ends.
+func runCommands(b testing.TB, op byte, lba uint32, depth, n int, begin, end func()) {
 	srv, err := New(Config{Targets: []Target{{Name: testIQN, Device: newDisk(64), Access: Anyone()}}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
@@ -35,7 +53,7 @@ func benchmarkCommands(b *testing.B, op byte) {
 	if _, err := i.tryRecv(); err != nil {
 		b.Fatal(err)
 	}
-	template := i.scsi(isRead, 4096, op, 0, 8)
+	template := i.scsi(isRead, 4096, op, lba, 8)
 	if op == write10 {
 		template[1] = isWrite
 	}
@@ -50,21 +68,25 @@ func benchmarkCommands(b *testing.B, op byte) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range 32 {
-		send()
-	}
-	for range b.N {
+	take := func() {
 		if err := s.next(); err != nil {
 			b.Fatal(err)
 		}
 		if err := s.finish(); err != nil {
 			b.Fatal(err)
 		}
+	}
+	for range depth {
 		send()
 	}
-	b.StopTimer()
+	for k := range 2000 + n {
+		if k == 2000 {
+			begin()
+		}
+		take()
+		send()
+	}
+	end()
 	conn.Close()
 	if err := srv.Shutdown(context.Background()); err != nil {
 		b.Fatal(err)
@@ -76,10 +98,15 @@ func TestNoAllocations(t *testing.T) {
 	if testing.CoverMode() != "" || raceEnabled {
 		t.Skip("instrumented code allocates on its own")
 	}
-	for _, op := range []byte{read10, write10} {
-		r := testing.Benchmark(func(b *testing.B) { benchmarkCommands(b, op) })
-		if r.AllocsPerOp() > 0 {
-			t.Errorf("command %#02x: %d allocations of %d bytes each", op, r.AllocsPerOp(), r.AllocedBytesPerOp())
+	const n = 5000
+	for name, c := range benchmarks {
+		for _, depth := range []int{1, 32} {
+			var before, after runtime.MemStats
+			runCommands(t, c.op, c.lba, depth, n, func() { runtime.ReadMemStats(&before) }, func() { runtime.ReadMemStats(&after) })
+			// What pools lose to the garbage collector is no cost of a command.
+			if got := after.Mallocs - before.Mallocs; got > n/20 {
+				t.Errorf("%s, %d in flight: %d allocations in %d commands", name, depth, got, n)
+			}
 		}
 	}
 }

@@ -128,6 +128,12 @@ func (c *command) emit(w *writer) {
 	w.finished = append(w.finished, c)
 }
 
+// size is for the queue.
+func (c *command) size() (pdus, bytes int) {
+	n := int(c.scsi.InLen)
+	return 2 + n/int(c.s.writer.maxSend.Load()) + n/int(c.s.params.maxBurst), n
+}
+
 // emitData cuts In into Data-In and returns their number.
 func (c *command) emitData(w *writer, withStatus bool) (sent uint32) {
 	if int(c.scsi.InLen) > len(c.scsi.In) {

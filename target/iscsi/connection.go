@@ -16,6 +16,7 @@ type connection struct {
 	log      *slog.Logger
 	conn     net.Conn
 	received atomic.Uint64 // bytes
+	inlet    *inlet
 	in       *stream
 	writer   *writer
 	seq      *sequenceNumbers
@@ -24,20 +25,33 @@ type connection struct {
 func newConnection(srv *Server, conn net.Conn) *connection {
 	c := &connection{srv: srv, conn: conn, seq: &sequenceNumbers{}}
 	c.log = srv.log.With("peer", conn.RemoteAddr().String())
-	c.in = newLoginStream(meter{conn, &c.received})
-	c.writer = &writer{conn: conn, timeout: srv.cfg.Limits.LoginTimeout, seq: c.seq, tail: -1}
+	c.inlet = &inlet{conn: conn, count: &c.received}
+	c.in = newLoginStream(c.inlet)
+	c.writer = newWriter(conn, srv.cfg.Limits.LoginTimeout, c.seq)
 	return c
 }
 
-// meter counts what is read.
-type meter struct {
+// inlet counts what is read, and before it waits for more sends what the session
+// has to send.
+type inlet struct {
 	conn  net.Conn
 	count *atomic.Uint64
+
+	// Set when there is a session.
+	queue  *queue
+	writer *writer
 }
 
-func (m meter) Read(p []byte) (int, error) {
-	n, err := m.conn.Read(p)
-	m.count.Add(uint64(n))
+func (i *inlet) Read(p []byte) (int, error) {
+	if i.queue != nil {
+		i.queue.attend(false)
+		i.writer.sendNow(i.queue, true)
+	}
+	n, err := i.conn.Read(p)
+	i.count.Add(uint64(n))
+	if i.queue != nil {
+		i.queue.attend(true)
+	}
 	return n, err
 }
 

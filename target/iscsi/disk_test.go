@@ -135,6 +135,16 @@ func (n *diskNexus) Execute(c *sam.Command) {
 	}
 }
 
+// TryExecute implements sam.Trier: what begins at an even block is at hand.
+func (n *diskNexus) TryExecute(c *sam.Command) bool {
+	if c.CDB[0] != 0x28 || c.CDB[5]&1 != 0 || !n.d.mu.TryLock() {
+		return false
+	}
+	n.d.mu.Unlock()
+	n.Execute(c)
+	return true
+}
+
 func (d *disk) hang(ctx context.Context, tag uint32) {
 	d.hung <- tag
 	<-ctx.Done()

@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -131,6 +132,43 @@ func TestAnswersNotTaken(t *testing.T) {
 	}
 	if sent > 256<<20 {
 		t.Errorf("the target took %d bytes before it gave the connection up", sent)
+	}
+}
+
+// TestAnswersTakenLate asks for more than the sockets hold before it reads: what
+// could not be sent at once comes afterwards, whole and in order.
+func TestAnswersTakenLate(t *testing.T) {
+	for _, digests := range []string{"None", "CRC32C"} {
+		r := newRig(t, Limits{})
+		i := r.dial()
+		if err := i.conn.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
+			t.Fatal(err)
+		}
+		i.login("MaxRecvDataSegmentLength=65535", "HeaderDigest="+digests, "DataDigest="+digests)
+		want := pattern(3, 1<<20)
+		i.writeThrough(0, want, 0, 0, 65536)
+		var asked []header
+		for n := range 60 {
+			h := i.scsi(isRead, 128<<10, read10, uint32(n), 256)
+			i.send(h, nil)
+			asked = append(asked, h)
+		}
+		got := map[uint32][]byte{}
+		for done := 0; done < len(asked); {
+			p := i.recv(opDataIn)
+			if int(p.u32(40)) != len(got[p.tag()]) {
+				t.Fatalf("Data-In % x after %d bytes", p.header, len(got[p.tag()]))
+			}
+			got[p.tag()] = append(got[p.tag()], p.data...)
+			if p.flag(bitStatus) {
+				done++
+			}
+		}
+		for n, h := range asked {
+			if !bytes.Equal(got[h.tag()], want[n*blockSize:n*blockSize+128<<10]) {
+				t.Fatalf("read %d got other bytes", n)
+			}
+		}
 	}
 }
 

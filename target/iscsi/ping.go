@@ -43,7 +43,7 @@ func (p *pinger) look(s *session) {
 		n := &note{}
 		ping := nopIn{tag: noTag, transferTag: 0}
 		ping.put(&n.header)
-		s.queue.push(n)
+		s.queue.push(n, true)
 		p.timer.Reset(min(l.PingInterval, l.PingTimeout))
 	case idle < l.PingTimeout:
 		p.timer.Reset(min(l.PingInterval, l.PingTimeout-idle))

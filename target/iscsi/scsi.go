@@ -141,10 +141,31 @@ func (s *session) proceed(c *command) {
 		}
 	case c.ended:
 		s.end(c)
+	case s.tryNow(c):
+		s.end(c)
 	default:
 		c.job = (*session).execute
-		s.workers.submit(c)
+		s.dispatch(c)
 	}
+}
+
+// dispatch has a command executed that may take long. If nothing else is there
+// to do, the reader does that itself, afterwards; see read.
+func (s *session) dispatch(c *command) {
+	if s.in.buffered() {
+		s.workers.submit(c)
+		return
+	}
+	s.next = c
+}
+
+// tryNow executes a command here, if that takes no waiting. What it reads is no
+// more than a few pages, so that others do not wait for it either.
+func (s *session) tryNow(c *command) bool {
+	if s.trier == nil || c.xfer.want > 0 || min(c.scsi.WantIn, c.scsi.ExpectIn) > s.small() || c.ctx.Err() != nil {
+		return false
+	}
+	return s.provide(c) && s.trier.TryExecute(&c.scsi)
 }
 
 // askForData makes the R2Ts that may be sent now.
@@ -195,7 +216,7 @@ func (s *session) provide(c *command) bool {
 		return true
 	}
 	n := min(c.scsi.WantIn, c.scsi.ExpectIn)
-	if n == 0 {
+	if n == 0 || c.data != nil {
 		return true
 	}
 	if n > s.small() {
@@ -212,8 +233,11 @@ func (s *session) provide(c *command) bool {
 // end sends the answer to a command that the caller owns, unless it was aborted
 // and is not to be answered.
 func (s *session) end(c *command) {
-	if !s.tasks.finish(c, s.queue) {
+	switch ok, last := s.tasks.finish(c, s.queue); {
+	case !ok:
 		s.discard(c)
+	case last:
+		s.writer.sendNow(s.queue, false)
 	}
 }
 

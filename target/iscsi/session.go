@@ -23,17 +23,21 @@ type session struct {
 	params params // fixed after login
 	target *Target
 	nexus  sam.Nexus // nil in a discovery session
+	trier  sam.Trier // the nexus, or nil
 	port   sam.InitiatorPort
 	user   string // of CHAP; "": it was not asked for
 	tsih   uint16
 	cid    uint16
+	broken chan error      // gets why there is nothing more to read
 	ended  chan struct{}   // closed when nothing of the session is left
 	ctx    context.Context // ends when the session begins to end
 	cancel context.CancelFunc
 
 	// Owned by the reader.
-	in   *stream
-	text exchange
+	inlet *inlet
+	in    *stream
+	text  exchange
+	next  *command // to be executed after the present PDU
 
 	// Shared, each with its own rules.
 	seq     *sequenceNumbers
@@ -53,13 +57,13 @@ var errLogout = errors.New("the initiator logged out")
 func newSession(srv *Server, c *connection, l *login) *session {
 	limit := srv.cfg.Limits.CommandWindow + immediateLimit
 	s := &session{
-		srv: srv, conn: c.conn, in: c.in, writer: c.writer, seq: c.seq, ping: pinger{received: &c.received},
+		srv: srv, conn: c.conn, inlet: c.inlet, in: c.in, writer: c.writer, seq: c.seq, ping: pinger{received: &c.received},
 		params: l.params, target: l.target, cid: l.first.cid,
 		port: l.port(), user: l.user(),
-		ended: make(chan struct{}), queue: newQueue(),
+		broken: make(chan error, 1), ended: make(chan struct{}), queue: newQueue(),
 		tasks:   tasks{byTag: make(map[uint32]*command, limit)},
 		budget:  budget{free: srv.cfg.Limits.SessionMemory},
-		workers: workers{jobs: make(chan job), limit: limit},
+		workers: workers{jobs: make(chan job), limit: limit + 1},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.log = c.log.With("initiator", l.initiator)
@@ -69,6 +73,7 @@ func newSession(srv *Server, c *connection, l *login) *session {
 // openNexus opens the session's I_T nexus.
 func (s *session) openNexus(portalGroup uint16) {
 	s.nexus = s.target.Device.NewNexus(s.port, portalGroup)
+	s.trier, _ = s.nexus.(sam.Trier)
 	if u, ok := s.nexus.(sam.TaskUser); ok {
 		u.UseTasks(nexusTasks{s})
 	}
@@ -85,26 +90,52 @@ func (s *session) run() {
 		s.writer.run(s.queue)
 		close(written)
 	}()
+	s.inlet.queue, s.inlet.writer = s.queue, s.writer
 	s.ping.start(s)
-	err := s.read()
+	s.workers.submit((*reading)(s))
+	err := <-s.broken
 	s.finish(err, written)
 	s.report(err)
 }
 
-// read is the reader's loop: one PDU after the other, until one ends the session.
-func (s *session) read() error {
+// reading is the job of a session's reader.
+type reading session
+
+// run takes one PDU after the other, until one ends the session. A command that
+// may take long and is the last that has come is executed here, while another
+// worker goes on reading: so the command need not wait until that has woken up.
+func (r *reading) run() {
+	s := (*session)(r)
+	s.queue.attend(true)
 	for {
-		if err := s.in.next(); err != nil {
-			return err
+		if err := s.read(); err != nil {
+			s.queue.attend(false)
+			s.broken <- err
+			return
 		}
-		s.queue.throttle()
-		if err := s.handle(); err != nil {
-			return err
-		}
-		if err := s.in.finish(); err != nil {
-			return err
+		if c := s.next; c != nil {
+			s.next = nil
+			s.queue.attend(false)
+			s.workers.submit(r)
+			s.writer.sendNow(s.queue, true)
+			c.run()
+			return
 		}
 	}
+}
+
+// read takes one PDU.
+func (s *session) read() error {
+	if err := s.in.next(); err != nil {
+		return err
+	}
+	if s.queue.due() {
+		s.writer.sendNow(s.queue, true)
+	}
+	if err := s.handle(); err != nil {
+		return err
+	}
+	return s.in.finish()
 }
 
 // finish ends what belongs to the session, commands first, and waits for it.
@@ -225,14 +256,14 @@ func (s *session) reject(why rejectReason, sl slot) {
 	r := reject{why}
 	r.put(&n.header)
 	s.log.Debug("iscsi: PDU rejected", "opcode", s.in.header.opcode(), "reason", why)
-	s.queue.push(n)
+	s.queue.push(n, true)
 }
 
 // answer sends an answer that uses up a StatSN.
 func (s *session) answer(p interface{ put(*header) }, data []byte, sl slot) {
 	n := &note{slot: sl, status: true, data: data}
 	p.put(&n.header)
-	s.queue.push(n)
+	s.queue.push(n, true)
 }
 
 // checkSegment throws the segment of a PDU away that is no SCSI data. One that

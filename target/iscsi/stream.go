@@ -59,6 +59,9 @@ func newLoginStream(r io.Reader) *stream {
 // something still, large reads go straight.
 func (s *stream) grow() { s.r = bufio.NewReaderSize(s.r, readBuffer) }
 
+// buffered tells whether more than the present PDU has come already.
+func (s *stream) buffered() bool { return s.r.Buffered() > 0 }
+
 // next reads the header and the additional headers of the next PDU. The segment
 // of the one before must have been finished.
 func (s *stream) next() error {

@@ -118,7 +118,7 @@ func (m *taskManagement) run() {
 	n := &note{slot: m.slot, status: true, last: cold}
 	r := taskResponse{m.q.tag, m.response}
 	r.put(&n.header)
-	m.s.queue.push(n)
+	m.s.queue.push(n, true)
 }
 
 // endOthers ends all other sessions with the target; that of the request ends

@@ -238,7 +238,7 @@ func TestOwnAbortPrevails(t *testing.T) {
 	for _, tell := range []func(*command) bool{all, nil, all} {
 		s.tasks.abort(all, tell, newFence())
 	}
-	if s.tasks.finish(c, s.queue) || len(s.queue.items) != 0 {
+	if ok, _ := s.tasks.finish(c, s.queue); ok || len(s.queue.items) != 0 {
 		t.Error("an aborted command is answered")
 	}
 }

@@ -58,7 +58,7 @@ func (t *tasks) park(c *command, q *queue, r2ts []*note) bool {
 	}
 	c.parked = true
 	for _, r := range r2ts {
-		q.push(r)
+		q.push(r, true)
 	}
 	return true
 }
@@ -75,19 +75,21 @@ func (t *tasks) unpark(tag uint32) *command {
 	return c
 }
 
-// finish takes a command out of the table and gives it to the writer. False: it
-// was aborted, is not to be answered, and is the caller's to discard.
-func (t *tasks) finish(c *command, q *queue) bool {
+// finish takes a command out of the table and gives it to the writer. Not ok: it
+// was aborted, is not to be answered, and is the caller's to discard. After the
+// last one the caller calls writer.sendNow: nobody was woken.
+func (t *tasks) finish(c *command, q *queue) (ok, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.aborted && !c.tell {
-		return false
+		return false, false
 	}
-	t.finishLocked(c, q)
-	return true
+	last = len(t.byTag) == 1
+	t.finishLocked(c, q, !last)
+	return true, last
 }
 
-func (t *tasks) finishLocked(c *command, q *queue) {
+func (t *tasks) finishLocked(c *command, q *queue, wake bool) {
 	delete(t.byTag, c.scsi.Tag)
 	if c.aborted {
 		c.end(sam.TaskAborted, nil)
@@ -96,7 +98,7 @@ func (t *tasks) finishLocked(c *command, q *queue) {
 		f.done()
 	}
 	c.fences = c.fences[:0]
-	q.push(c)
+	q.push(c, wake)
 }
 
 // abort ends the commands that match, and returns their number: done is called
@@ -118,7 +120,7 @@ func (t *tasks) abort(match, tell func(*command) bool, f *fence) (n int) {
 		case !c.parked:
 		case c.tell:
 			c.parked = false
-			t.finishLocked(c, c.s.queue)
+			t.finishLocked(c, c.s.queue, true)
 		default:
 			c.parked = false
 			delete(t.byTag, tag)

@@ -5,11 +5,17 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // reply is something that the writer makes PDUs of: a *command or a *note.
-type reply interface{ emit(w *writer) }
+type reply interface {
+	emit(w *writer)
+	size() (pdus, bytes int) // about
+}
 
 // note is an answer or a message other than that to a SCSI command.
 type note struct {
@@ -31,6 +37,8 @@ func (n *note) emit(w *writer) {
 	}
 }
 
+func (n *note) size() (pdus, bytes int) { return 1, len(n.data) }
+
 // sequence numbers of a session that its reader and its writer share.
 type sequenceNumbers struct {
 	exp        atomic.Uint32 // ExpCmdSN; the reader alone changes it
@@ -48,88 +56,22 @@ func (q *sequenceNumbers) release(s slot) {
 	}
 }
 
-// noteLimit is how much the notes that wait for the writer may weigh, in bytes,
-// before the reader waits for it: an initiator that asks and does not take the
-// answers gets no further. (Commands are bounded by their window.) It is enough
-// for 256 R2Ts.
-const (
-	noteLimit  = 256 << 10
-	noteWeight = 1 << 10 // of a note, beside its data
-)
-
-// queue holds what waits to be sent. Those that push never wait.
-type queue struct {
-	mu      sync.Mutex
-	filled  sync.Cond
-	drained sync.Cond
-	items   []reply
-	weight  int // of the notes among items
-	closed  bool
-}
-
-func newQueue() *queue {
-	q := &queue{}
-	q.filled.L, q.drained.L = &q.mu, &q.mu
-	return q
-}
-
-func (q *queue) push(r reply) {
-	q.mu.Lock()
-	q.items = append(q.items, r)
-	if n, ok := r.(*note); ok {
-		q.weight += noteWeight + len(n.data)
-	}
-	q.mu.Unlock()
-	q.filled.Signal()
-}
-
-// take waits for replies and returns all that there are; in exchange it gets an
-// empty slice. nil: the queue was closed, and is empty.
-func (q *queue) take(empty []reply) []reply {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.items) == 0 && !q.closed {
-		q.filled.Wait()
-	}
-	if len(q.items) == 0 {
-		return nil
-	}
-	batch := q.items
-	q.items, q.weight = empty, 0
-	q.drained.Signal()
-	return batch
-}
-
-// throttle waits until few notes are left.
-func (q *queue) throttle() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.weight >= noteLimit && !q.closed {
-		q.drained.Wait()
-	}
-}
-
-// close lets take return nil when all has been taken.
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.filled.Broadcast()
-	q.drained.Broadcast()
-}
-
 // Bounds of what is written with one system call.
 const (
 	batchBytes   = 1 << 20
 	batchVectors = 512
+	directPDUs   = 128 // for which the writer's arena and vectors surely suffice
 	// A PDU without its data: header, header digest, padding, data digest.
 	overhead = headerSize + 4 + 3 + 4
+	// What is sent directly has no more data than batchBytes, and must not wait.
+	batchLimit = batchBytes + directPDUs*overhead
 )
 
 // writer sends PDUs. During login the connection's goroutine owns it, after that
-// its own (run).
+// whoever the queue gives it to.
 type writer struct {
 	conn    net.Conn
+	raw     syscall.RawConn // of conn, or nil
 	timeout time.Duration
 	seq     *sequenceNumbers
 	maxSend atomic.Uint32 // the initiator's MaxRecvDataSegmentLength
@@ -138,38 +80,66 @@ type writer struct {
 	statSN         uint32
 	header         header // of the PDU that put sends
 
+	batch    []reply
 	arena    [8192]byte // what is around the data of PDUs
 	used     int        // of arena
 	tail     int        // where in the arena the last of vec starts; -1: it is data
 	vec      net.Buffers
-	sending  net.Buffers // vec, while it is written
+	sending  net.Buffers // what of vec is not written yet
 	bytes    int         // in vec
 	finished []*command  // to be freed when vec is written
 	last     bool        // close the connection after the next flush
 	err      error       // of a write; nothing is written any more
+
+	// For writeSome.
+	iovecs  []unix.Iovec
+	written int
+	errno   syscall.Errno
+	call    func(fd uintptr)
+}
+
+func newWriter(conn net.Conn, timeout time.Duration, seq *sequenceNumbers) *writer {
+	w := &writer{conn: conn, timeout: timeout, seq: seq, tail: -1}
+	if c, ok := conn.(syscall.Conn); ok {
+		w.raw, _ = c.SyscallConn()
+	}
+	w.call = w.writev
+	return w
 }
 
 // run sends what comes through the queue, until that is closed. After a failed
 // write it goes on to free commands.
 func (w *writer) run(q *queue) {
-	var batch []reply
-	for {
-		batch = q.take(batch[:0])
-		if batch == nil {
-			return
-		}
-		for i, r := range batch {
-			r.emit(w)
-			batch[i] = nil
-		}
+	for q.take(&w.batch) {
+		w.emit()
 		w.flush()
+		q.release(false)
 	}
+}
+
+// sendNow sends what waits in the queue, without waiting: what the connection
+// does not take is left to the writer's goroutine.
+func (w *writer) sendNow(q *queue, reader bool) {
+	if !q.takeNow(&w.batch, reader) {
+		return
+	}
+	w.emit()
+	q.release(!w.flushNow())
+}
+
+// emit makes PDUs of the batch.
+func (w *writer) emit() {
+	for i, r := range w.batch {
+		r.emit(w)
+		w.batch[i] = nil
+	}
+	w.batch = w.batch[:0]
 }
 
 // put adds a PDU of w.header and data, which must stay untouched until flush.
 // withStatus: it uses up a StatSN.
 func (w *writer) put(data []byte, withStatus bool) {
-	if w.used+overhead > len(w.arena) || len(w.vec)+3 > batchVectors || w.bytes >= batchBytes {
+	if w.used+overhead > len(w.arena) || len(w.vec)+3 > batchVectors || w.bytes >= batchLimit {
 		w.flush()
 	}
 	w.stamp(withStatus)
@@ -230,18 +200,35 @@ func (w *writer) addArena(start int) {
 
 // flush writes what was put.
 func (w *writer) flush() {
-	if w.err == nil && len(w.vec) > 0 {
-		w.err = w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+	if w.flushNow() {
+		return
 	}
-	if w.err == nil && len(w.vec) > 0 {
-		w.sending = w.vec
+	if w.err = w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); w.err == nil {
 		_, w.err = w.sending.WriteTo(w.conn)
 	}
+	w.flushed()
+}
+
+// flushNow writes what was put, or is left of it, as far as that goes without
+// waiting. False: not all is written.
+func (w *writer) flushNow() bool {
+	if len(w.sending) == 0 {
+		w.sending = w.vec
+	}
+	if w.err == nil && len(w.sending) > 0 && !w.writeSome() && w.err == nil {
+		return false
+	}
+	w.flushed()
+	return true
+}
+
+// flushed frees what was put.
+func (w *writer) flushed() {
 	if w.err != nil || w.last {
 		w.conn.Close() // the reader notices and ends the session
 	}
 	clear(w.vec)
-	w.vec, w.used, w.tail, w.bytes = w.vec[:0], 0, -1, 0
+	w.vec, w.sending, w.used, w.tail, w.bytes = w.vec[:0], nil, 0, -1, 0
 	for i, c := range w.finished {
 		c.s.recycle(c)
 		w.finished[i] = nil

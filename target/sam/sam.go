@@ -130,6 +130,15 @@ type Mapped interface {
 	Unit(lun [8]byte) any
 }
 
+// Trier is a Nexus that can carry some commands out while its caller has no time
+// to wait.
+type Trier interface {
+	// TryExecute is Execute, if that needs to wait for nothing: no medium, no other
+	// node, no lock that is held for long. False: nothing has been done, but for
+	// bytes of In, and Execute has to follow.
+	TryExecute(c *Command) bool
+}
+
 // TaskUser is a Nexus that wants its Tasks.
 type TaskUser interface {
 	// UseTasks is called once, before the first command. The Tasks may be used, and

@@ -129,6 +129,7 @@ func readOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 		}
 		return v.unit.sync(c)
 	}
+	op.try = f.tryRead
 	return op
 }
 

@@ -34,6 +34,9 @@ type operation struct {
 	// prepare checks the CDB and sets WantIn and WantOut; execute does the work.
 	// Neither keeps state between the two: a command may be prepared and dropped.
 	prepare, execute func(*view, *sam.Command) sense
+
+	// try, if there is one, is execute without waiting. False: nothing is done.
+	try func(*view, *sam.Command) bool
 }
 
 const noAction = -1

@@ -1,0 +1,46 @@
+package scsi
+
+import "github.com/twinlun/twinlun/target/sam"
+
+// NowReader is a Disk that can read without waiting.
+type NowReader interface {
+	// ReadNow is ReadAt, if that needs to wait for nothing. Not ok: p is to be read
+	// again by ReadAt; its bytes mean nothing.
+	ReadNow(p []byte, off int64) (ok bool, err error)
+}
+
+// TryExecute implements sam.Trier. It carries out reads; it changes nothing when
+// it cannot.
+func (n *nexus) TryExecute(c *sam.Command) bool {
+	v, prepared := c.Unit.(*view)
+	if !prepared || v.unit == nil || n.port.view(c.LUN) != v {
+		return false // Execute will say what is wrong
+	}
+	op, _ := n.port.target.ops.find(c.CDB)
+	if op == nil || op.try == nil || v.admit(op, c.CDB).failed() {
+		return false
+	}
+	return op.try(v, c)
+}
+
+// tryRead is a READ's try.
+func (f form) tryRead(v *view, c *sam.Command) bool {
+	d, able := v.unit.disk.(NowReader)
+	if !able || f.size != 6 && c.CDB[1]&bitFUA != 0 {
+		return false
+	}
+	e, s := f.extent(v.unit, c.CDB, MaxTransfer)
+	if s.failed() {
+		return false
+	}
+	p := c.In[:min(e.size, int64(len(c.In)))]
+	if len(p) > 0 {
+		if ok, err := d.ReadNow(p, e.off); !ok || err != nil {
+			return false // an error is told by Execute, which meets it again
+		}
+	}
+	c.Needed, c.InLen = uint32(e.size), uint32(len(p))
+	sense{}.finish(c)
+	c.Unit = nil
+	return true
+}
