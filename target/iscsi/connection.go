@@ -100,7 +100,7 @@ func (c *connection) loginStep(l *login) (*session, error) {
 	return s, c.respond(r, text, err)
 }
 
-// checkTSIH refuses further connections of a session, and sessions that are not
+// checkTSIH refuses second connections of a session, and sessions that are not
 // there, or not the initiator's (RFC 7143 section 6.3.3). Who has not proved itself
 // is told nothing of that.
 func (c *connection) checkTSIH(l *login) error {
@@ -108,6 +108,9 @@ func (c *connection) checkTSIH(l *login) error {
 	case l.first.tsih == 0 || !l.authenticated():
 		return nil
 	case s != nil && sameTarget(s.target, l.target) && s.port == l.port():
+		if l.first.cid == s.cid {
+			return nil // takes the place of the one that there is
+		}
 		return refuse(loginTooMany, "a session has one connection here")
 	}
 	return refuse(loginNoSession, "the initiator has no session with TSIH %d", l.first.tsih)

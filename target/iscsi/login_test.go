@@ -99,7 +99,7 @@ func TestLoginRefused(t *testing.T) {
 		{name: "transit to the reserved stage", text: full, change: func(h *header) { h[1] = bitFinal | 1<<2 | 2 }, want: loginInitiatorError},
 		{name: "T and C", text: full, change: func(h *header) { h[1] |= bitContinue }, want: loginInitiatorError},
 		{name: "no such session", text: full, change: func(h *header) { h.put16(14, session.tsih+1) }, want: loginNoSession},
-		{name: "second connection", text: full, change: func(h *header) { h.put16(14, session.tsih); h[13] = 5 }, want: loginTooMany},
+		{name: "second connection", text: full, change: func(h *header) { h.put16(14, session.tsih); h[13] = 5; h.put16(20, 2) }, want: loginTooMany},
 		{name: "TSIH of another session", text: full, change: func(h *header) { h.put16(14, session.tsih) }, want: loginNoSession},
 	} {
 		i := r.dial()
@@ -290,6 +290,46 @@ func TestReinstatement(t *testing.T) {
 	if r.disk.open() != 2 {
 		t.Errorf("%d nexus open", r.disk.open())
 	}
+}
+
+// TestConnectionReinstatement logs in again with the TSIH and CID that it has: the
+// session keeps its TSIH and what it has agreed upon, and its commands end.
+func TestConnectionReinstatement(t *testing.T) {
+	r := newRig(t, Limits{})
+	a := r.login("InitialR2T=No", "MaxBurstLength=4096", "FirstBurstLength=1024", "HeaderDigest=CRC32C")
+	a.send(a.scsi(bitFinal, 0, opHang, 0, 0), nil)
+	<-r.disk.hung
+	b := r.dial()
+	b.tsih, b.cmdSN = a.tsih, 5000
+	if got := b.login("MaxRecvDataSegmentLength=512"); b.tsih != a.tsih || got.u32(28) != 5000 || len(r.disk.freed) != 1 {
+		t.Fatalf("%d commands ended: % x", len(r.disk.freed), got.header)
+	}
+	a.closed()
+	if n := b.writeThrough(3, pattern(1, 8192), 512, 512, 512); n != 2 {
+		t.Errorf("%d R2Ts", n)
+	}
+	b.readBack(3, pattern(1, 8192), 512, 4096)
+	if r.disk.open() != 1 {
+		t.Errorf("%d nexus open", r.disk.open())
+	}
+	tsih := b.tsih
+	b.logout()
+	<-r.ended(tsih)
+	c := r.dial()
+	c.tsih = tsih
+	if got := c.tryLogin(); loginStatus(got.u16(36)) != loginNoSession {
+		t.Errorf("to a session that has ended: % x", got.header)
+	}
+}
+
+// ended is closed when no session has the TSIH any more.
+func (r *rig) ended(tsih uint16) <-chan struct{} {
+	if s := r.srv.sessions.get(tsih); s != nil {
+		return s.ended
+	}
+	done := make(chan struct{})
+	close(done)
+	return done
 }
 
 func TestDiscovery(t *testing.T) {

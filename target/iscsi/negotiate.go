@@ -26,6 +26,13 @@ func defaultParams() params {
 	}
 }
 
+// inherit takes over what holds for a whole session, and only the login of its
+// first connection negotiates.
+func (p *params) inherit(session *params) {
+	p.initialR2T, p.immediateData = session.initialR2T, session.immediateData
+	p.maxBurst, p.firstBurst, p.maxR2T = session.maxBurst, session.firstBurst, session.maxR2T
+}
+
 // Answers that every key may get (RFC 7143 section 6.2).
 const (
 	answerReject        = "Reject"

@@ -15,10 +15,10 @@ func newRegistry(limit int) *registry {
 	return &registry{byTSIH: make(map[uint16]*session), limit: limit}
 }
 
-// add gives the session a TSIH and enters it. If the initiator has a session
-// with the same ISID and target already, that is returned instead, and has to
-// be ended first (RFC 7143 section 6.3.5).
-func (r *registry) add(s *session) (old *session, err error) {
+// add gives the session a TSIH, if tsih is none, and enters it. If the initiator
+// has a session with the same ISID and target already, that is returned instead,
+// and has to be ended first (RFC 7143 section 6.3.5).
+func (r *registry) add(s *session, tsih uint16) (old *session, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -32,7 +32,9 @@ func (r *registry) add(s *session) (old *session, err error) {
 	if !s.discovery() && r.normalLocked() >= r.limit {
 		return nil, refuse(loginResources, "there are %d sessions already, the limit", r.limit)
 	}
-	s.tsih = r.nextLocked()
+	if s.tsih = tsih; tsih == 0 || r.byTSIH[tsih] != nil {
+		s.tsih = r.nextLocked()
+	}
 	r.byTSIH[s.tsih] = s
 	return nil, nil
 }

@@ -198,24 +198,11 @@ func (s *Server) forget(conn net.Conn) {
 func (s *Server) open(c *connection, l *login) (*session, error) {
 	ses := newSession(s, c, l)
 	ses.params.settle()
-	for {
-		old, err := s.sessions.add(ses)
-		if err != nil {
-			return nil, err
-		}
-		if old == nil {
-			break
-		}
-		if old.user != ses.user {
-			return nil, refuse(loginForbidden, "the initiator's session is that of CHAP user %q, and user %q may not end it", old.user, ses.user)
-		}
-		if err := s.reinstate(old); err != nil {
-			return nil, err
-		}
+	if err := s.register(ses, l.first.tsih); err != nil {
+		return nil, err
 	}
 	if err := s.readmit(ses, l); err != nil {
-		s.sessions.remove(ses)
-		close(ses.ended)
+		s.withdraw(ses)
 		return nil, err
 	}
 	if !ses.discovery() {
@@ -226,6 +213,41 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 	}
 	ses.log.Log(context.Background(), ses.level(), "iscsi: session opened", "tsih", ses.tsih, "discovery", ses.discovery(), "user", ses.user)
 	return ses, nil
+}
+
+// register enters a session. One of the same initiator port is ended first: that is
+// how a session is reinstated, and with its TSIH, its connection (RFC 7143 sections
+// 6.3.4 and 6.3.5). Error recovery level 0 knows nothing that outlives a connection
+// but what a session has agreed upon.
+func (s *Server) register(ses *session, tsih uint16) error {
+	for keep := uint16(0); ; {
+		old, err := s.sessions.add(ses, keep)
+		switch {
+		case err != nil:
+			return err
+		case old == nil && keep == tsih:
+			return nil
+		case old == nil, tsih != 0 && old.tsih != tsih:
+			if old == nil {
+				s.withdraw(ses)
+			}
+			return refuse(loginNoSession, "the initiator's session with TSIH %d has ended", tsih)
+		case old.user != ses.user:
+			return refuse(loginForbidden, "the initiator's session is that of CHAP user %q, and user %q may not end it", old.user, ses.user)
+		}
+		if err := s.reinstate(old); err != nil {
+			return err
+		}
+		if keep = tsih; tsih != 0 {
+			ses.params.inherit(&old.params)
+		}
+	}
+}
+
+// withdraw takes a session back that was registered and is not going to run.
+func (s *Server) withdraw(ses *session) {
+	s.sessions.remove(ses)
+	close(ses.ended)
 }
 
 // reinstate ends the old session, for as long as a login may take.

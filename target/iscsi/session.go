@@ -132,10 +132,18 @@ func (s *session) read() error {
 	if s.queue.due() {
 		s.writer.sendNow(s.queue, true)
 	}
-	if err := s.handle(); err != nil {
+	err := s.handle()
+	if errors.Is(err, errDataDigest) {
+		s.reject(rejectDataDigest, slotNone)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return s.in.finish()
+	if err := s.in.finish(); !errors.Is(err, errDataDigest) {
+		return err
+	}
+	return nil // of what was refused, or ignored, anyhow
 }
 
 // finish ends what belongs to the session, commands first, and waits for it.
@@ -200,7 +208,8 @@ func (s *session) handle() error {
 	return nil
 }
 
-// handleRequest takes a PDU that has a CmdSN.
+// handleRequest takes a PDU that has a CmdSN. One whose data is damaged counts as
+// received, and is rejected (RFC 7143 section 7.8).
 func (s *session) handleRequest() error {
 	h := &s.in.header
 	if h.opcode() == opNopOut && h.tag() == noTag {
@@ -210,7 +219,15 @@ func (s *session) handleRequest() error {
 	if err != nil || sl == slotNone {
 		return err
 	}
-	switch h.opcode() {
+	if err = s.handleAdmitted(sl); errors.Is(err, errDataDigest) {
+		s.reject(rejectDataDigest, sl)
+		return nil
+	}
+	return err
+}
+
+func (s *session) handleAdmitted(sl slot) error {
+	switch s.in.header.opcode() {
 	case opSCSI:
 		return s.handleSCSI(sl)
 	case opTaskMgmt:
@@ -266,8 +283,8 @@ func (s *session) answer(p interface{ put(*header) }, data []byte, sl slot) {
 	s.queue.push(n, true)
 }
 
-// checkSegment throws the segment of a PDU away that is no SCSI data. One that
-// is damaged ends the session.
+// checkSegment throws the segment of a PDU away that is no SCSI data, and checks
+// it: nothing is done for a PDU that is damaged.
 func (s *session) checkSegment() error { return s.in.finish() }
 
 // segment reads the whole data segment into memory of its own.

@@ -292,19 +292,47 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// TestDamagedData has a wrong data digest in a write, which fails that alone,
-// and in a ping, which ends the session.
+// TestDamagedData has a wrong data digest in all that can have data: it is
+// rejected, counts as received, and does nothing (RFC 7143 section 7.8).
 func TestDamagedData(t *testing.T) {
-	i := newRig(t, Limits{}).login("HeaderDigest=CRC32C", "DataDigest=CRC32C")
-	h := i.scsi(isWrite, 512, write10, 0, 1)
-	b := i.encode(h, nil, pattern(0, 512))
-	b[100] ^= 1
-	i.write(b)
-	i.rejected(rejectDataDigest, h)
+	r := newRig(t, Limits{})
+	i := r.login("HeaderDigest=CRC32C", "DataDigest=CRC32C", "InitialR2T=No")
+	damaged := func(h header, data []byte) header {
+		b := i.encode(h, nil, data)
+		b[len(b)-1] ^= 1
+		i.write(b)
+		i.rejected(rejectDataDigest, h)
+		return h
+	}
+	h := damaged(i.scsi(isWrite, 512, write10, 0, 1), pattern(0, 512))
 	i.sensed(h.tag(), senseDataDigest)
-	i.readBack(0, make([]byte, 512), 8192, 1<<20)
-	b = i.encode(i.request(bitImmediate|opNopOut), nil, []byte("ping"))
-	b[len(b)-1] ^= 1
+
+	write := i.scsi(bitWrite, 1024, write10, 0, 2)
+	i.send(write, pattern(0, 512))
+	damaged(i.dataOut(write.tag(), noTag, 0, 512, true), pattern(0, 512))
+	i.sensed(write.tag(), senseDataDigest)
+
+	write = i.scsi(isWrite, 1024, write10, 0, 2)
+	i.send(write, nil)
+	tag := i.recv(opR2T).u32(20)
+	damaged(i.dataOut(write.tag(), tag, 0, 0, false), pattern(0, 512)) // and the rest is waited for
+	i.echo()
+	i.send(i.dataOut(write.tag(), tag, 1, 512, true), pattern(0, 512))
+	i.sensed(write.tag(), senseDataDigest)
+
+	damaged(i.dataOut(0x777, noTag, 0, 0, true), []byte("of a command that is not there"))
+	i.readBack(0, make([]byte, 1024), 8192, 1<<20)
+	for _, op := range []byte{bitImmediate | opNopOut, opNopOut, opText, opLogout, opTaskMgmt} {
+		damaged(i.request(op), []byte("SendTargets=All\x00"))
+	}
+	i.echo()
+}
+
+// TestDamagedHeader ends the session: nobody knows where the next PDU begins.
+func TestDamagedHeader(t *testing.T) {
+	i := newRig(t, Limits{}).login("HeaderDigest=CRC32C")
+	b := i.encode(i.request(bitImmediate|opNopOut), nil, []byte("ping"))
+	b[headerSize] ^= 1
 	i.write(b)
 	i.closed()
 }

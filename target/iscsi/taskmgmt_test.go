@@ -103,6 +103,11 @@ func TestTaskFunctions(t *testing.T) {
 		{"warm reset", sam.TargetWarmReset, header{}, tmfComplete, 2, true, true},
 		{"clear ACA", sam.ClearACA, header{}, tmfNotSupported, 0, false, false},
 		{"reassign", taskReassign, header{}, tmfNoReassign, 0, false, false},
+		// Those of RFC 7144, which are for who has agreed upon iSCSIProtocolLevel 2.
+		{"query task", 9, header{}, tmfNotSupported, 0, false, false},
+		{"query task set", 10, header{}, tmfNotSupported, 0, false, false},
+		{"I_T nexus reset", 11, header{}, tmfNotSupported, 0, false, false},
+		{"query asynchronous event", 12, header{}, tmfNotSupported, 0, false, false},
 		{"unknown", 99, header{}, tmfNotSupported, 0, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
