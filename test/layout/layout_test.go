@@ -57,7 +57,7 @@ var top = []string{"cmd", "test", "task/simtask"}
 var outside = map[string][]string{
 	"github.com/gostor/gotgt":           {"target/scsi"},
 	"github.com/klauspost/compress":     {"dirtymap/mapfile", "replication/wire"},
-	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication", "replication/emulator", "target/backing", "cmd"},
+	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication", "replication/emulator", "target/backing", "target/iscsi", "cmd"},
 	"github.com/spf13/cobra":            {"cmd"},
 	"github.com/spf13/pflag":            {"cmd"},
 	"github.com/spf13/viper":            {"cmd"},
