@@ -16,8 +16,9 @@
 // Sense data is in fixed format (SPC-4 4.5.3), always 18 bytes:
 //
 //	offset size
-//	     0    1  70h, current
+//	     0    1  70h, current; F0h if there is INFORMATION
 //	     2    1  sense key
+//	     3    4  INFORMATION: COMPARE AND WRITE, offset of the first difference
 //	     7    1  0Ah, additional length
 //	    12    1  additional sense code
 //	    13    1  additional sense code qualifier

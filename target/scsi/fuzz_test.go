@@ -64,11 +64,11 @@ func wellFormed(c *sam.Command, prepared bool) error {
 	case c.Status == sam.Good && (!prepared || len(c.Sense) > 0 || c.Needed > max(c.WantIn, c.WantOut)):
 		return fmt.Errorf("good, but prepared %v, sense %x, Needed %d, WantIn %d, WantOut %d",
 			prepared, c.Sense, c.Needed, c.WantIn, c.WantOut)
-	case c.Status == sam.Good:
+	case c.Status == sam.Good, c.Status == sam.ConditionMet:
 		return nil
 	case c.Status == sam.ReservationConflict && len(c.Sense) == 0 && c.InLen == 0 && c.Needed == 0:
 		return nil
-	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize || c.Sense[0] != 0x70 || c.Sense[7] != 10:
+	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize || c.Sense[0]&^0x80 != 0x70 || c.Sense[7] != 10:
 		return fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
 	case c.Sense[2] != 5 && c.Sense[2] != 0x0e:
 		return fmt.Errorf("sense %x from a disk that works", c.Sense)

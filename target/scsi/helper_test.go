@@ -156,13 +156,15 @@ func (r *rig) do(cdb string, out []byte, expectIn int) *sam.Command {
 	return run(r.nexus, [8]byte{}, append(p, make([]byte, 16-len(p))...), out, expectIn)
 }
 
-// outcome is "good" or the sense: key, code and qualifier, field pointer.
+// outcome is "good", "met" or the sense: key, code and qualifier, field pointer.
 func outcome(c *sam.Command) string {
 	switch {
 	case c.Status == sam.Good:
 		return "good"
 	case c.Status == sam.ReservationConflict && len(c.Sense) == 0:
 		return "conflict"
+	case c.Status == sam.ConditionMet:
+		return "met"
 	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize:
 		return fmt.Sprintf("status %#x, sense %x", c.Status, c.Sense)
 	}

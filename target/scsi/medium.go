@@ -87,7 +87,7 @@ func (u *unit) contains(lba, count uint64) bool {
 
 // mediumOperations are those that reach the Disk.
 func mediumOperations() []operation {
-	return []operation{
+	return append(defectOperations(),
 		readOperation(api.READ_6, form6(), 0x1f),
 		readOperation(api.READ_10, form10(), bitsDPOFUA),
 		readOperation(api.READ_12, form12(), bitsDPOFUA),
@@ -96,6 +96,11 @@ func mediumOperations() []operation {
 		writeOperation(api.WRITE_10, form10(), bitsDPOFUA),
 		writeOperation(api.WRITE_12, form12(), bitsDPOFUA),
 		writeOperation(api.WRITE_16, form16(), bitsDPOFUA),
+		writeVerifyOperation(api.WRITE_VERIFY, form10()),
+		writeVerifyOperation(api.WRITE_VERIFY_12, form12()),
+		writeVerifyOperation(api.WRITE_VERIFY_16, form16()),
+		compareOperation(),
+		orOperation(),
 		verifyOperation(api.VERIFY_10, form10()),
 		verifyOperation(api.VERIFY_12, form12()),
 		verifyOperation(api.VERIFY_16, form16()),
@@ -105,7 +110,9 @@ func mediumOperations() []operation {
 		writeSameOperation(api.WRITE_SAME_16, form16(), bitUnmap|bitNDOB),
 		unmapOperation(),
 		statusOperation(),
-	}
+		prefetchOperation(api.PRE_FETCH_10, form10()),
+		prefetchOperation(api.PRE_FETCH_16, form16()),
+	)
 }
 
 // readOperation makes a READ (SBC-3 5.10 to 5.13). With FUA, what was read is

@@ -18,7 +18,6 @@ const (
 
 	unmapHeader = 8
 	unmapRange  = 16
-	statusSize  = 24 // GET LBA STATUS: header and one extent
 
 	// scratchSize is how much WRITE SAME writes, and VERIFY reads, at a time.
 	scratchSize = 256 << 10
@@ -107,26 +106,6 @@ func (u *unit) zero(c *sam.Command, e extent) sense {
 		return sense{}
 	}
 	return u.judge(c, u.disk.Zero(c.Ctx, e.off, e.size, u.writeThrough.Load()), gotgt.ASC_WRITE_ERROR)
-}
-
-// statusOperation makes GET LBA STATUS (SBC-3 5.6). A Disk does not tell where
-// its holes are, so the answer is one extent, up to the last block, that is
-// "mapped or in an unknown state". Without it QEMU complains of every image that
-// it copies.
-func statusOperation() operation {
-	lba := field(2, 8)
-	op := operation{code: api.SERVICE_ACTION_IN, action: int(api.SAI_GET_LBA_STATUS), access: accessReads,
-		usage: form16().usage(byte(api.SAI_GET_LBA_STATUS))}
-	return answers(op, field(10, 4), func(v *view, c *sam.Command) ([]byte, sense) {
-		first, blocks := lba(c.CDB), v.unit.blocks()
-		if first >= blocks {
-			return nil, illegal(gotgt.ASC_LBA_OUT_OF_RANGE)
-		}
-		p := []byte{0, 0, 0, statusSize - 4, 0, 0, 0, 0}
-		p = binary.BigEndian.AppendUint64(p, first)
-		p = binary.BigEndian.AppendUint32(p, uint32(min(blocks-first, 1<<32-1)))
-		return append(p, 0, 0, 0, 0), sense{}
-	})
 }
 
 // writeSameOperation makes a WRITE SAME (SBC-3 5.43, 5.44). A block of zeros, or

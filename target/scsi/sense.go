@@ -45,7 +45,14 @@ type sense struct {
 	pointed, inCDB bool
 	bit            int8 // of the field's byte, or -1
 	field          uint16
+
+	// INFORMATION, if informed.
+	informed    bool
+	information uint32
 }
+
+// conditionMet is no failure: a PRE-FETCH that has read all.
+var conditionMet = sense{status: sam.ConditionMet}
 
 // conflict is a command that a reservation keeps out.
 var conflict = sense{status: sam.ReservationConflict}
@@ -84,7 +91,13 @@ func invalidParameterBits(at int, fault byte) sense {
 
 // appendFixed appends the sense data in fixed format (SPC-4 4.5.3).
 func (s sense) appendFixed(p []byte) []byte {
-	p = append(p, 0x70, 0, s.key, 0, 0, 0, 0, senseSize-8, 0, 0, 0, 0,
+	valid := byte(0)
+	if s.informed {
+		valid = 0x80
+	}
+	p = append(p, valid|0x70, 0, s.key)
+	p = binary.BigEndian.AppendUint32(p, s.information)
+	p = append(p, senseSize-8, 0, 0, 0, 0,
 		byte(s.code>>8), byte(s.code), 0)
 	sks := s.specific()
 	return append(p, sks[:]...)
@@ -137,7 +150,7 @@ func mediumSense(err error, code gotgt.SCSISubError) sense {
 		return sense{}
 	case errors.As(err, &wait) && wait.SCSINotReady():
 		return sense{key: gotgt.NOT_READY, code: codeBecomingReady}
-	case errors.Is(err, syscall.ENOSPC) && code == gotgt.ASC_WRITE_ERROR:
+	case (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && code == gotgt.ASC_WRITE_ERROR:
 		return sense{key: gotgt.DATA_PROTECT, code: codeSpaceAllocFailed}
 	}
 	return sense{key: gotgt.MEDIUM_ERROR, code: code}

@@ -48,6 +48,10 @@ type Disk interface {
 	WriteAt(ctx context.Context, p []byte, off int64, fua bool) error
 	// Zero makes [off, off+n) read as zeros, and gives the space back where possible.
 	Zero(ctx context.Context, off, n int64, fua bool) error
+	// Update has change look at the n bytes at off (at most 128 KiB) and change them;
+	// it stores them if change returns true, with fua durably. Nobody reads or writes
+	// any of them in between.
+	Update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error
 	// Sync makes everything durable that was written before it was called.
 	Sync(ctx context.Context) error
 	// Size is in bytes.

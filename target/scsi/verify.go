@@ -43,6 +43,38 @@ func verifyOperation(code api.SCSICommandType, f form) operation {
 	return op
 }
 
+// writeVerifyOperation makes a WRITE AND VERIFY (SBC-3 5.36 to 5.38). What is read
+// again, and with BYTCHK 1 compared, is on the medium by then. When the initiator
+// sends less than the CDB says, it is as with WRITE.
+func writeVerifyOperation(code api.SCSICommandType, f form) operation {
+	op := operation{code: code, action: noAction, usage: f.usage(bitsVerify)}
+	op.prepare = func(v *view, c *sam.Command) sense {
+		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
+		if !s.failed() && byteCheck(c.CDB) > checkData {
+			return invalidBits(1, c.CDB[1]&0x06)
+		}
+		c.WantOut = uint32(e.size)
+		return s
+	}
+	op.execute = func(v *view, c *sam.Command) sense {
+		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
+		if s.failed() {
+			return s
+		}
+		c.Needed = uint32(e.size)
+		e.size = min(e.size, int64(len(c.Out))>>v.unit.shift<<v.unit.shift)
+		data := c.Out[:e.size]
+		if s := v.unit.write(c, data, e.off, true); s.failed() {
+			return s
+		}
+		if byteCheck(c.CDB) == checkMedium {
+			data = nil
+		}
+		return v.unit.verify(c, data, e)
+	}
+	return op
+}
+
 // verifyData is how many bytes of Data-Out a VERIFY takes.
 func verifyData(u *unit, cdb []byte, e extent) uint32 {
 	switch byteCheck(cdb) {

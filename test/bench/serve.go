@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -32,6 +33,11 @@ func (d bare) Zero(_ context.Context, off, n int64, fua bool) error {
 }
 
 func (d bare) Sync(context.Context) error { return d.Disk.Sync() }
+
+// Update is not measured.
+func (d bare) Update(context.Context, int64, int64, bool, func(p []byte) bool) error {
+	return errors.ErrUnsupported
+}
 
 // server serves disks over iSCSI: a target for each.
 type server struct {

@@ -40,8 +40,11 @@ func (m *memory) WriteAt(_ context.Context, p []byte, off int64, _ bool) error {
 }
 
 func (m *memory) Zero(context.Context, int64, int64, bool) error { return io.ErrUnexpectedEOF }
-func (m *memory) Sync(context.Context) error                     { return nil }
-func (m *memory) Size() int64                                    { return int64(len(m.data)) }
+func (m *memory) Update(context.Context, int64, int64, bool, func(p []byte) bool) error {
+	return io.ErrUnexpectedEOF
+}
+func (m *memory) Sync(context.Context) error { return nil }
+func (m *memory) Size() int64                { return int64(len(m.data)) }
 
 const memoryName = "iqn.2026-01.org.example:memory"
 
