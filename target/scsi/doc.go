@@ -20,6 +20,7 @@
 //	     2    1  sense key
 //	     3    4  INFORMATION: COMPARE AND WRITE, offset of the first difference
 //	     7    1  0Ah, additional length
+//	     8    4  COMMAND-SPECIFIC INFORMATION: EXTENDED COPY, number of the segment
 //	    12    1  additional sense code
 //	    13    1  additional sense code qualifier
 //	    15    1  SKSV, C/D, BPV, bit pointer  } ILLEGAL REQUEST only: the first

@@ -3,6 +3,7 @@ package scsi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -22,16 +23,27 @@ func FuzzCommand(f *testing.F) {
 	}
 	f.Add([]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, unmapList(1, 2), uint32(0), uint64(0))
 	f.Add([]byte{0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0}, []byte{}, uint32(32), uint64(1)<<48)
+	f.Add([]byte{0x93, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0}, make([]byte, 4096), uint32(0), uint64(1)<<48)
+	f.Add([]byte{0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0}, make([]byte, 2048), uint32(0), uint64(0))
+	copied := segment(0, 1, 16, 8, 2) + segment(1, 0, 1, 0, 0)
+	list := list1(f, 1, 0, cscd(naa0, 512)+cscd(naa1, 4096), copied)
+	f.Add([]byte{0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(list)), 0, 0}, list, uint32(0), uint64(0))
+	list = list4(f, 1, 0, cscd(naa0, 512)+cscd(naa1, 4096), copied)
+	f.Add([]byte{0x83, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(list)), 0, 0}, list, uint32(0), uint64(0))
 	f.Add([]byte{0xa3, 0x0c, 0x82, 0x9e, 0, 0x10, 0, 0, 1, 0, 0, 0}, []byte{}, uint32(99), uint64(0))
 
 	f.Fuzz(func(t *testing.T, cdb, out []byte, expectIn uint32, lun uint64) {
-		disk := newRAM(64 * 512)
+		disk, other := newRAM(64*512), newRAM(16*4096)
 		target := quietTarget()
-		if err := target.AddLUN(0, testLUN(disk)); err != nil {
+		l := testLUN(thin{other, 4096, 1 << 20})
+		l.NAA[15], l.BlockSize = 0x10, 4096
+		if err := errors.Join(target.AddLUN(0, testLUN(thin{disk, 512, 4096})), target.AddLUN(1, l)); err != nil {
 			t.Fatal(err)
 		}
 		n := target.NewNexus(testPort, 1)
-		run(n, [8]byte{}, []byte{0, 0, 0, 0, 0, 0}, nil, 0) // the unit attention
+		for number := range byte(2) {
+			run(n, [8]byte{0, number}, []byte{0, 0, 0, 0, 0, 0}, nil, 0) // the unit attention
+		}
 		c := &sam.Command{CDB: cdb, Ctx: context.Background(), ExpectIn: expectIn, ExpectOut: uint32(len(out))}
 		for i := range c.LUN {
 			c.LUN[i] = byte(lun >> (56 - 8*i))
@@ -48,8 +60,8 @@ func FuzzCommand(f *testing.F) {
 		if err := wellFormed(c, prepared); err != nil {
 			t.Fatalf("CDB %x: %v", cdb, err)
 		}
-		if len(disk.outside) > 0 {
-			t.Fatalf("CDB %x: outside the disk: %v", cdb, disk.outside)
+		if len(disk.outside)+len(other.outside) > 0 {
+			t.Fatalf("CDB %x: outside the disks: %v %v", cdb, disk.outside, other.outside)
 		}
 	})
 }
@@ -70,7 +82,7 @@ func wellFormed(c *sam.Command, prepared bool) error {
 		return nil
 	case c.Status != sam.CheckCondition || len(c.Sense) != senseSize || c.Sense[0]&^0x80 != 0x70 || c.Sense[7] != 10:
 		return fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
-	case c.Sense[2] != 5 && c.Sense[2] != 0x0e:
+	case c.Sense[2] != 5 && c.Sense[2] != 0x0a && c.Sense[2] != 0x0e:
 		return fmt.Errorf("sense %x from a disk that works", c.Sense)
 	case c.InLen != 0 || c.Needed != 0:
 		return fmt.Errorf("failed, with %d bytes, Needed %d", c.InLen, c.Needed)

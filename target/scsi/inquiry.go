@@ -46,7 +46,7 @@ func (v *view) peripheral() byte {
 // standardInquiry is the standard INQUIRY data (SPC-4 6.6.2), 96 bytes:
 //
 //	0 peripheral   2 version        4 additional length        8 vendor   32 revision
-//	1 RMB          3 HISUP, format  5-7 TPGS, MULTIP, CMDQUE  16 product  58 versions
+//	1 RMB          3 HISUP, format  5-7 TPGS, 3PC, MULTIP, CMDQUE  16 product  58 versions
 func (v *view) standardInquiry() []byte {
 	attrs := api.SCSILuPhyAttribute{VendorID: "TWINLUN", ProductID: "twinlun"}
 	var removable byte // RMB
@@ -57,7 +57,7 @@ func (v *view) standardInquiry() []byte {
 		}
 	}
 	p := []byte{v.peripheral(), removable, 0x06, gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT,
-		96 - 5, inquiryTPGS, gotgt.INQUIRY_MULTIP, gotgt.INQUIRY_CMDQUE}
+		96 - 5, inquiryTPGS | inquiry3PC, gotgt.INQUIRY_MULTIP, gotgt.INQUIRY_CMDQUE}
 	p = fmt.Appendf(p, "%-8s%-16s%-4s", attrs.VendorID, attrs.ProductID, attrs.ProductRev)
 	p = append(p, make([]byte, 22)...)
 	for _, version := range attrs.VersionDesction {

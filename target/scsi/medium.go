@@ -87,7 +87,7 @@ func (u *unit) contains(lba, count uint64) bool {
 
 // mediumOperations are those that reach the Disk.
 func mediumOperations() []operation {
-	return append(defectOperations(),
+	return append(append(defectOperations(), copyOperations()...),
 		readOperation(api.READ_6, form6(), 0x1f),
 		readOperation(api.READ_10, form10(), bitsDPOFUA),
 		readOperation(api.READ_12, form12(), bitsDPOFUA),

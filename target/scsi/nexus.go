@@ -34,6 +34,7 @@ type view struct {
 	port *port
 	unit *unit // nil: does not exist
 	attentions
+	copies copies
 }
 
 func (p *port) newView(u *unit, pending uint32) *view {

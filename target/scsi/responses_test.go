@@ -15,9 +15,9 @@ func zeros(n int) string    { return strings.Repeat("00", n) }
 func TestResponses(t *testing.T) {
 	const naa = "60010203 04050607 08090a0b 0c0d0e0f"
 	for _, tt := range []struct{ name, cdb, want string }{
-		{"INQUIRY", "12 00 00 00ff 00", "00 00 06 12 5b 10 10 02" + ascii("TWINLUN twinlun         0.1 ") +
+		{"INQUIRY", "12 00 00 00ff 00", "00 00 06 12 5b 18 10 02" + ascii("TWINLUN twinlun         0.1 ") +
 			zeros(22) + "00a0 0960 0460 04c0" + zeros(8) + zeros(22)},
-		{"supported pages", "12 01 00 00ff 00", "00 00 0009 00 80 83 86 87 88 b0 b1 b2"},
+		{"supported pages", "12 01 00 00ff 00", "00 00 000a 00 80 83 86 87 88 8f b0 b1 b2"},
 		{"serial", "12 01 80 00ff 00", "00 80 0004" + ascii("SN-1")},
 		{"identification", "12 01 83 00ff 00", "00 83 008c" +
 			"01 03 00 10" + naa +

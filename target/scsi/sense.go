@@ -49,6 +49,8 @@ type sense struct {
 	// INFORMATION, if informed.
 	informed    bool
 	information uint32
+
+	specificInformation uint32 // COMMAND-SPECIFIC INFORMATION
 }
 
 // conditionMet is no failure: a PRE-FETCH that has read all.
@@ -97,7 +99,9 @@ func (s sense) appendFixed(p []byte) []byte {
 	}
 	p = append(p, valid|0x70, 0, s.key)
 	p = binary.BigEndian.AppendUint32(p, s.information)
-	p = append(p, senseSize-8, 0, 0, 0, 0,
+	p = append(p, senseSize-8)
+	p = binary.BigEndian.AppendUint32(p, s.specificInformation)
+	p = append(p,
 		byte(s.code>>8), byte(s.code), 0)
 	sks := s.specific()
 	return append(p, sks[:]...)

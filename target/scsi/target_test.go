@@ -26,7 +26,7 @@ func TestNoLUN(t *testing.T) {
 			p := unhex(t, cdb)
 			return run(r.nexus, address, append(p, make([]byte, 16-len(p))...), nil, 512)
 		}
-		r.wantData(do("12 00 00 0008 00"), "7f 00 06 12 5b 10 10 02")
+		r.wantData(do("12 00 00 0008 00"), "7f 00 06 12 5b 18 10 02")
 		r.wantData(do("12 01 00 00ff 00"), "7f 00 0001 00")
 		r.want(do("12 01 83 00ff 00"), "5 2400 c00002")
 		r.wantData(do("03 00 00 00 ff 00"), "70 00 05 00000000 0a 00000000 2500 00 000000")

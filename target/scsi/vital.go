@@ -22,6 +22,7 @@ func vitalPages() []vitalPage {
 		{0x86, func(*view) []byte { return extendedInquiry() }},
 		{0x87, func(*view) []byte { return modePolicy() }},
 		{0x88, (*view).scsiPorts},
+		{0x8f, func(*view) []byte { return copyPage() }},
 		{0xb0, func(v *view) []byte { return v.unit.blockLimits() }},
 		{0xb1, func(*view) []byte { return characteristics() }},
 		{0xb2, func(v *view) []byte { return v.unit.provisioning() }},
