@@ -154,3 +154,16 @@ func (l *LUN) forget(mine task.Signal) {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
 	}
 }
+
+// ReadNow reads, if it need not wait.
+func (l *LUN) ReadNow(p []byte, off int64) (done bool, err error) {
+	return l.Volume().ReadNow(p, off)
+}
+
+// Mapped tells of holes.
+func (l *LUN) Mapped(off, n int64) (mapped bool, run int64, err error) {
+	return l.Volume().Mapped(off, n)
+}
+
+// Provisioning tells of space.
+func (l *LUN) Provisioning() (used, available int64, ok bool) { return l.Volume().Provisioning() }
