@@ -79,14 +79,16 @@ func (r *running) guest(script string, options ...string) {
 	inVM(r.t, script, options, append(args, info.IQN)...)
 }
 
-// inVM runs a script of the folder guest in the virtual machine. It has to end with a
+// inVM runs a script of the folder guest, which is /share there, in the virtual machine.
+// It has to end with a
 // word that it has passed.
 func inVM(t *testing.T, script string, options []string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), vmTime+time.Minute)
 	defer cancel()
-	options = append(options, "-s", "guest", "-t", fmt.Sprint(int(vmTime.Seconds())), filepath.Join("guest", script))
-	cmd := exec.CommandContext(ctx, filepath.Join("..", "initiator-vm", "run.sh"), append(options, args...)...)
+	all := append([]string{"-s", "guest", "-t", fmt.Sprint(int(vmTime.Seconds()))}, options...)
+	all = append(append(all, filepath.Join("guest", script)), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join("..", "initiator-vm", "run.sh"), all...)
 	// Its own word to QEMU: it ends the machine when it is asked to.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,21 +26,47 @@ type pair struct {
 	t       *testing.T
 	portals [2]string
 	pages   [2]string
+	link    string
+	dirs    [2]string
 	logs    [2]string
 	cmds    [2]*exec.Cmd
 }
+
+// oneLUN is what most tests need.
+const oneLUN = "[{number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a}]"
 
 // startPair starts the daemons with this in their configuration, beside what makes
 // them a pair with a LUN 0 of 64 MiB, and returns when both serve.
 func startPair(t *testing.T, more string) *pair {
 	t.Helper()
+	return startPairWith(t, oneLUN, more)
+}
+
+// startPairWith is startPair with LUNs of the test's own: the value of the key luns.
+func startPairWith(t *testing.T, luns, more string) *pair {
+	t.Helper()
 	base, _ := strconv.Atoi(freePorts(t))
 	address := func(n int) string { return "127.0.0.1:" + strconv.Itoa(base+n) }
-	p := &pair{t: t, portals: [2]string{address(0), address(1)}, pages: [2]string{address(2), address(3)}}
-	for i, name := range []string{"a", "b"} {
-		dir := t.TempDir()
-		p.logs[i] = filepath.Join(dir, "log")
-		text := fmt.Sprintf(`
+	p := &pair{t: t, portals: [2]string{address(0), address(1)}, pages: [2]string{address(2), address(3)}, link: address(4)}
+	for site := range 2 {
+		p.dirs[site] = t.TempDir()
+		p.logs[site] = filepath.Join(p.dirs[site], "log")
+		if err := p.configure(site, luns, more); err != nil {
+			t.Fatal(err)
+		}
+		p.start(site)
+	}
+	t.Cleanup(p.stop)
+	p.waitServing()
+	return p
+}
+
+func (p *pair) config(site int) string { return filepath.Join(p.dirs[site], "twinlund.yaml") }
+
+// configure writes a site's configuration.
+func (p *pair) configure(site int, luns, more string) error {
+	names := []string{"a", "b"}
+	text := fmt.Sprintf(`
 node: %s
 data-dir: %q
 status: {listen: %q}
@@ -49,13 +76,25 @@ iscsi:
   portal-group: %d
   portals: [{address: %q, group: %d}]
 peer: {name: %s, token: x, listen: %q, address: %q}
-luns: [{number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a}]
-%s`, name, dir, p.pages[i], pairIQN, p.listen(i), i+1, p.portals[1-i], 2-i, []string{"b", "a"}[i], address(4), address(4), more)
-		p.start(i, dir, text)
+luns: %s
+%s`, names[site], p.dirs[site], p.pages[site], pairIQN, p.listen(site), site+1, p.portals[1-site], 2-site, names[1-site], p.link, p.link, luns, more)
+	return os.WriteFile(p.config(site), []byte(text), 0o600)
+}
+
+// reconfigure gives both sites other LUNs, while they run, and waits until both serve
+// them in these sizes, in the order of their numbers.
+func (p *pair) reconfigure(luns, more string, sizes ...int64) error {
+	for site := range 2 {
+		if err := p.configure(site, luns, more); err != nil {
+			return err
+		}
+		if err := p.cmds[site].Process.Signal(syscall.SIGHUP); err != nil {
+			return err
+		}
 	}
-	t.Cleanup(p.stop)
-	p.waitServing()
-	return p
+	return p.waitFor(fmt.Sprint("serves LUNs of the sizes ", sizes), func(s *status.Status) bool {
+		return slices.EqualFunc(s.LUNs, sizes, func(l status.LUN, size int64) bool { return l.Serving && l.Size == size })
+	})
 }
 
 // listen is where a site listens: on IPv4, and on IPv6 where the machine has it.
@@ -78,18 +117,14 @@ func hasIPv6() bool {
 	return true
 }
 
-func (p *pair) start(site int, dir, text string) {
+func (p *pair) start(site int) {
 	p.t.Helper()
-	config := filepath.Join(dir, "twinlund.yaml")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		p.t.Fatal(err)
-	}
 	log, err := os.Create(p.logs[site])
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(bin, "twinlund"), "--config", config)
+	cmd := exec.Command(filepath.Join(bin, "twinlund"), "--config", p.config(site))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -110,21 +145,31 @@ func (p *pair) log(site int) string {
 
 func (p *pair) waitServing() {
 	p.t.Helper()
+	err := p.waitFor("serves", func(s *status.Status) bool {
+		return !slices.ContainsFunc(s.LUNs, func(l status.LUN) bool { return !l.Serving })
+	})
+	if err != nil {
+		p.t.Fatalf("%v; the logs:\n%s\n%s", err, p.log(0), p.log(1))
+	}
+}
+
+// waitFor waits until something holds at both sites at once.
+func (p *pair) waitFor(what string, holds func(*status.Status) bool) error {
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		serving := 0
+		n := 0
 		for _, page := range p.pages {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			s, err := status.Get(ctx, page)
 			cancel()
-			if err == nil && len(s.LUNs) == 1 && s.LUNs[0].Serving {
-				serving++
+			if err == nil && len(s.LUNs) > 0 && holds(s) {
+				n++
 			}
 		}
-		if serving == 2 {
-			return
+		if n == 2 {
+			return nil
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("the pair does not serve after %v; the logs:\n%s\n%s", patience, p.log(0), p.log(1))
+			return fmt.Errorf("after %v it is not so that the pair %s", patience, what)
 		}
 	}
 }
