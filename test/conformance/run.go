@@ -42,6 +42,9 @@ func List(ctx context.Context) (all []string, err error) {
 type Way struct {
 	Name string   // for people
 	URLs []string // one, or two for the cases about paths
+	// Blank, if it is there, makes the beginning of the LUN zeros, before each case about
+	// paths: MultipathIO.CompareAndWrite zeroes 256 blocks and compares 257.
+	Blank func(context.Context) error
 }
 
 // takes tells whether a case is for this way.
@@ -66,6 +69,11 @@ func Run(ctx context.Context, names []string, ways []Way) (all []Result, err err
 		for _, w := range ways {
 			if !w.takes(name) {
 				continue
+			}
+			if w.Blank != nil {
+				if err := w.Blank(ctx); err != nil {
+					return all, fmt.Errorf("before %s, %s: %w", name, w.Name, err)
+				}
 			}
 			all = append(all, run(ctx, name, w))
 			if ctx.Err() != nil {

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/twinlun/twinlun/test/conformance"
+	"github.com/twinlun/twinlun/test/initiator"
 )
 
 // TestTools: discovery, identity and capacity, the same at both sites.
@@ -66,7 +69,7 @@ func TestConformance(t *testing.T) {
 	a, b := r.url(0), r.url(1)
 	results, err := conformance.Run(t.Context(), names, []conformance.Way{
 		{Name: "site a", URLs: []string{a}}, {Name: "site b", URLs: []string{b}},
-		{Name: "sites a and b", URLs: []string{a, b}}, {Name: "sites b and a", URLs: []string{b, a}},
+		{Name: "sites a and b", URLs: []string{a, b}, Blank: r.blank}, {Name: "sites b and a", URLs: []string{b, a}, Blank: r.blank},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,4 +81,14 @@ func TestConformance(t *testing.T) {
 	t.Logf("\n%s", &text)
 	r.waitClean()
 	sameBytes(t, r)
+}
+
+// blank makes the first megabyte of the LUN zeros.
+func (r *running) blank(ctx context.Context) error {
+	info := r.info()
+	s, err := initiator.Dial(ctx, initiator.Options{Address: info.Sites[0].Portal, TargetIQN: info.IQN, LUN: uint16(info.LUN)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.WriteAt(ctx, make([]byte, 1<<20), 0), s.Logout(ctx))
 }
