@@ -104,7 +104,7 @@ func FuzzHosts(f *testing.F) {
 	}
 	f.Add(bytes.Join([][]byte{reserve(0, 6, 0, 0, 1), reserve(0, 1, 1, 1, 0), write(1), write(0), write(2)}, nil))
 	f.Add(bytes.Join([][]byte{step(0, "16", nil), write(1), step(0, "17", nil), step(1, "1b 00 00 00 02", nil), write(0)}, nil))
-	f.Add(bytes.Join([][]byte{step(0, "15 10 00 00 10", unhex(f, "00000000"+controlSWP)), write(1), step(2, "42", nil)}, nil))
+	f.Add(bytes.Join([][]byte{step(0, "15 10 00 00 10", unhex(f, "00000000"+controlSWP)), write(0), write(1), write(1)}, nil))
 	f.Add(bytes.Join([][]byte{reserve(0, 6, 0, 0, 1), reserve(1, 6, 0, 0, 2), reserve(1, 1, 7, 2, 0), reserve(0, 5, 3, 1, 0), write(1)}, nil))
 
 	f.Fuzz(func(t *testing.T, script []byte) {
