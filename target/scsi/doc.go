@@ -7,10 +7,11 @@
 // and that READ and WRITE go straight between the transport's buffer and the
 // Disk, without a copy, a lock or an allocation.
 //
-// A command passes three checks in Nexus.Prepare before any data moves: the
+// A command passes four checks in Nexus.Prepare before any data moves: the
 // logical unit and its unit attentions (SAM-5 5.14), the CDB against the usage
 // map of its operation (every bit outside the map, NACA among them, must be 0),
-// and the operation's own rules. The same usage maps answer REPORT SUPPORTED
+// the unit's guard (reservations, write protection, asymmetric access), and the
+// operation's own rules. The guard is asked again when it is carried out. The same usage maps answer REPORT SUPPORTED
 // OPERATION CODES, so what is told and what is enforced cannot drift apart.
 //
 // Sense data is in fixed format (SPC-4 4.5.3), always 18 bytes:
