@@ -12,17 +12,17 @@ var cases string
 
 // Expectation is what cases.txt says of a case that does not pass.
 type Expectation struct {
-	Kind   Kind
+	Word   Word
 	Reason string // why
 }
 
-// Kind is the first word of a line of cases.txt.
-type Kind string
+// Word is the first one of a line of cases.txt.
+type Word string
 
 const (
-	Skip Kind = "skip" // it skips itself, for good
-	Fail Kind = "fail" // it fails whatever the target does
-	Todo Kind = "todo" // it fails or skips, until something is done
+	Skip Word = "skip" // it skips itself, for good
+	Fail Word = "fail" // it fails whatever the target does
+	Todo Word = "todo" // it fails or skips, until something is done
 )
 
 // Expectations are those of twinlun, by case: "Suite.Case".
@@ -37,13 +37,13 @@ func parse(text string) (map[string]Expectation, error) {
 			continue
 		}
 		f := strings.Fields(line)
-		if len(f) < 3 || !slices.Contains([]Kind{Skip, Fail, Todo}, Kind(f[0])) || strings.Count(f[1], ".") != 1 {
+		if len(f) < 3 || !slices.Contains([]Word{Skip, Fail, Todo}, Word(f[0])) || strings.Count(f[1], ".") != 1 {
 			return nil, fmt.Errorf("line %d, %q: not “skip Suite.Case why”, or with fail or todo", i+1, line)
 		}
 		if _, twice := all[f[1]]; twice {
 			return nil, fmt.Errorf("line %d: %s is there twice", i+1, f[1])
 		}
-		all[f[1]] = Expectation{Kind(f[0]), strings.Join(f[2:], " ")}
+		all[f[1]] = Expectation{Word(f[0]), strings.Join(f[2:], " ")}
 	}
 	return all, nil
 }
@@ -55,8 +55,8 @@ func (e Expectation) check(named bool, o Outcome) string {
 		return o.String() + ", and cases.txt does not know of it"
 	case named && o == Passed:
 		return "passed: take it out of cases.txt"
-	case e.Kind == Skip && o != Skipped, e.Kind == Fail && o != Failed:
-		return o.String() + ", where cases.txt says " + string(e.Kind)
+	case e.Word == Skip && o != Skipped, e.Word == Fail && o != Failed:
+		return o.String() + ", where cases.txt says " + string(e.Word)
 	}
 	return ""
 }

@@ -91,7 +91,7 @@ func reason(e Expectation, named bool) string {
 	switch {
 	case !named:
 		return ""
-	case e.Kind == Todo:
+	case e.Word == Todo:
 		return ", not yet done: " + e.Reason
 	}
 	return ", " + e.Reason

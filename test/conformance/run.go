@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -41,15 +42,33 @@ func List(ctx context.Context) (all []string, err error) {
 // Way is how the target is reached.
 type Way struct {
 	Name string   // for people
-	URLs []string // one, or two for the cases about paths
+	URLs []string // one, or two for TwoPaths
+	For  []Kind   // of cases
 	// Blank, if it is there, makes the beginning of the LUN zeros, before each case about
 	// paths: MultipathIO.CompareAndWrite zeroes 256 blocks and compares 257.
 	Blank func(context.Context) error
 }
 
+// Kind is what a case needs.
+type Kind int
+
+const (
+	Disk      Kind = iota // a LUN
+	Removable             // one whose medium can be ejected; others are skipped
+	ReadOnly              // one that cannot be written; others are skipped
+	TwoPaths              // two paths to a LUN; without, it is skipped
+)
+
+// kinds are those of the suites that need more than a LUN.
+var kinds = map[string]Kind{
+	"MultipathIO": TwoPaths, "ReadOnly": ReadOnly,
+	"NoMedia": Removable, "PreventAllow": Removable, "StartStopUnit": Removable,
+}
+
 // takes tells whether a case is for this way.
 func (w Way) takes(name string) bool {
-	return strings.HasPrefix(name, "MultipathIO.") == (len(w.URLs) > 1)
+	suite, _, _ := strings.Cut(name, ".")
+	return slices.Contains(w.For, kinds[suite])
 }
 
 // Result is one case on one way.

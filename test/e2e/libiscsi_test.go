@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/twinlun/twinlun/cmd/twinlund/status"
 	"github.com/twinlun/twinlun/test/conformance"
 	"github.com/twinlun/twinlun/test/initiator"
 )
@@ -65,12 +68,8 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, "--size", "256MiB")
-	a, b := r.url(0), r.url(1)
-	results, err := conformance.Run(t.Context(), names, []conformance.Way{
-		{Name: "site a", URLs: []string{a}}, {Name: "site b", URLs: []string{b}},
-		{Name: "sites a and b", URLs: []string{a, b}, Blank: r.blank}, {Name: "sites b and a", URLs: []string{b, a}, Blank: r.blank},
-	})
+	p := startPairWith(t, conformLUNs, everybody)
+	results, err := conformance.Run(t.Context(), names, p.ways())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,14 +78,43 @@ func TestConformance(t *testing.T) {
 		t.Errorf("%d findings", findings)
 	}
 	t.Logf("\n%s", &text)
-	r.waitClean()
-	sameBytes(t, r)
+	err = p.waitFor("has nothing to copy", func(s *status.Status) bool {
+		return !slices.ContainsFunc(s.LUNs, func(l status.LUN) bool { return !l.Serving || l.Dirty != 0 })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"disk", "removable", "protected"} {
+		same(t, filepath.Join(p.dirs[0], name+".img"), filepath.Join(p.dirs[1], name+".img"))
+	}
 }
 
-// blank makes the first megabyte of the LUN zeros.
-func (r *running) blank(ctx context.Context) error {
-	info := r.info()
-	s, err := initiator.Dial(ctx, initiator.Options{Address: info.Sites[0].Portal, TargetIQN: info.IQN, LUN: uint16(info.LUN)})
+// conformLUNs are a LUN, one that is removable, and one that cannot be written. They
+// are so small that Read6.BeyondEol can address their end.
+const conformLUNs = `
+  - {number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 256MiB, preferred: a}
+  - {number: 1, name: removable, uuid: 6ba7b811-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a, removable: true}
+  - {number: 2, name: protected, uuid: 6ba7b812-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: b, read-only: true}`
+
+// ways are those to the LUNs of conformLUNs: each one at each site, and the first one
+// by two paths, one to each site.
+func (p *pair) ways() (all []conformance.Way) {
+	url := func(site, lun int) string { return fmt.Sprintf("iscsi://%s/%s/%d", p.portals[site], pairIQN, lun) }
+	for site, name := range []string{"site a", "site b"} {
+		other := []string{"site b", "site a"}[site]
+		all = append(all,
+			conformance.Way{Name: name, URLs: []string{url(site, 0)}, For: []conformance.Kind{conformance.Disk}},
+			conformance.Way{Name: name, URLs: []string{url(site, 1)}, For: []conformance.Kind{conformance.Removable}},
+			conformance.Way{Name: name, URLs: []string{url(site, 2)}, For: []conformance.Kind{conformance.ReadOnly}},
+			conformance.Way{Name: name + ", " + other, URLs: []string{url(site, 0), url(1-site, 0)}, For: []conformance.Kind{conformance.TwoPaths}, Blank: p.blank},
+		)
+	}
+	return all
+}
+
+// blank makes the first megabyte of LUN 0 zeros.
+func (p *pair) blank(ctx context.Context) error {
+	s, err := initiator.Dial(ctx, initiator.Options{Address: p.portals[0], TargetIQN: pairIQN})
 	if err != nil {
 		return err
 	}

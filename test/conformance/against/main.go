@@ -32,9 +32,10 @@ func run(ctx context.Context, urls []string) error {
 	if err != nil {
 		return err
 	}
-	ways := []conformance.Way{{Name: "one path", URLs: urls[:1]}}
+	ways := []conformance.Way{{Name: "one path", URLs: urls[:1],
+		For: []conformance.Kind{conformance.Disk, conformance.Removable, conformance.ReadOnly}}}
 	if len(urls) == 2 {
-		ways = append(ways, conformance.Way{Name: "two paths", URLs: urls})
+		ways = append(ways, conformance.Way{Name: "two paths", URLs: urls, For: []conformance.Kind{conformance.TwoPaths}})
 	}
 	results, err := conformance.Run(ctx, names, ways)
 	conformance.Report(os.Stdout, results, nil)
