@@ -65,6 +65,10 @@ dev=/dev/mapper/$map
 active 2
 multipath -ll
 [ "$(multipathd show maps raw format "%n" | wc -l)" = 1 ]
+# Two groups of one path each, that to the preferred site before the other one.
+[ "$(multipath -ll | grep -c "policy=")" = 2 ] || fail "not two groups"
+preferred=$(multipathd show paths raw format "%d %p" | sort -k2 -n | tail -n 1)
+[ "${preferred%% *}" = "${a##*/}" ] || fail "the path that is preferred is $preferred, not that to site a"
 
 step "load"
 load &

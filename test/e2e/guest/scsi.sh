@@ -101,6 +101,42 @@ blkdiscard -o 0 -l 65536 "$a"
 blkdiscard -z -o 65536 -l 65536 "$b"
 same 0 256 "$zero"
 
+step "COMPARE AND WRITE, at one site and the other"
+swap() { # DISK OLD NEW
+	{ pattern 8 "$2" && pattern 8 "$3"; } >/tmp/swap
+	sg_compare_and_write --in=/tmp/swap --lba=0 --num=8 --xferlen=8192 "$1"
+}
+swap "$a" "$zero" A
+swap "$b" A B
+swap "$a" B A
+same 0 8 A
+rc=0
+swap "$b" B C 2>/dev/null || rc=$?
+[ "$rc" = 14 ] || fail "COMPARE AND WRITE of other data ended with exit status $rc, not with MISCOMPARE (14)"
+same 0 8 A
+
+step "target port groups: site a is the preferred one"
+for site in a b; do
+	sg_rtpg --decode "${!site}" >/tmp/groups
+	cat /tmp/groups
+	[ "$(grep -c 'target port group id' /tmp/groups)" = 2 ]
+	grep -A1 'group id : 0x1 , Pref=1' /tmp/groups | grep -q 'active/optimized'
+	grep -A1 'group id : 0x2 , Pref=0' /tmp/groups | grep -q 'active/non optimized'
+done
+
+step "persistent reservations"
+sg_persist --out --register --param-sark=0xabc "$a" >/dev/null
+sg_persist --out --reserve --param-rk=0xabc --prout-type=5 "$a" >/dev/null
+sg_persist --in --read-keys "$a" 2>&1 | tee /tmp/keys
+grep -q 0xabc /tmp/keys
+sg_persist --in --read-reservation "$a" 2>&1 | tee /tmp/reservation
+grep -q 'Write Exclusive, registrants only' /tmp/reservation
+sg_persist --in --report-capabilities "$a" >/dev/null
+sg_persist --in --read-full-status "$a" >/dev/null
+fill "$a"
+sg_persist --out --release --param-rk=0xabc --prout-type=5 "$a" >/dev/null
+sg_persist --out --register --param-rk=0xabc --param-sark=0 "$a" >/dev/null
+
 step "a reset"
 sg_reset --device "$a"
 fill "$a"
