@@ -38,7 +38,7 @@ func command() *cobra.Command {
 		Long: "twinlund serves mirrored LUNs to iSCSI initiators, together with the twinlund of the other site.\n\n" +
 			"Every setting below can stand in the file (--iscsi-portal-group is portal-group in the section iscsi),\n" +
 			"in the environment (TWINLUN_ISCSI_PORTAL_GROUP), or here; the last one counts. SIGTERM and SIGINT stop\n" +
-			"the daemon in order, a second one at once. SIGHUP reads hosts and discovery anew.",
+			"the daemon in order, a second one at once. SIGHUP takes over hosts, discovery and LUNs as they are\nconfigured then.",
 		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			src := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}
