@@ -39,6 +39,7 @@ node: {{.Site.Name}}
 data-dir: {{printf "%q" .Dir}}
 status: {listen: "{{.Site.Page}}"}
 iscsi: {iqn: "{{.IQN}}", listen: "{{.Site.ISCSI}}"}
+hosts: [{initiator: "*"}]
 peer:
   name: {{.Site.Peer}}
   token: bench
