@@ -3,118 +3,12 @@ package iscsi
 import (
 	"bytes"
 	"context"
-	"io"
-	"log/slog"
-	"math/rand/v2"
 	"net"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/twinlun/twinlun/target/sam"
 )
-
-// script makes of fuzz input what an initiator sends: chunks of a header and
-// its segment. The first byte of every chunk says what is put right, so that
-// the input gets deeper than to the first check: the opcode, the lengths, the
-// CmdSN, a task tag that is in use.
-func script(in []byte, cmdSN uint32) []byte {
-	opcodes := []byte{opSCSI, opDataOut, opTaskMgmt, opText, opNopOut, opLogout, opSCSI | bitImmediate, opDataOut}
-	var out []byte
-	for len(in) > headerSize {
-		fix := in[0]
-		var h header
-		copy(h[:], in[1:])
-		in = in[min(1+headerSize, len(in)):]
-		if fix&0x80 != 0 {
-			out = append(out, h[:]...) // as it came
-			continue
-		}
-		h[0] = opcodes[fix&7]
-		n := min(int(h[7])<<2, len(in))
-		h[4] = 0
-		h.setDataLength(n)
-		h.put32(16, uint32(fix>>4)&3)
-		if fix&8 != 0 && !h.immediate() && h.opcode() != opDataOut {
-			h.put32(24, cmdSN)
-			cmdSN++
-		}
-		out = append(append(out, h[:]...), in[:n]...)
-		out = append(out, make([]byte, padding(n))...)
-		in = in[n:]
-	}
-	return append(out, in...)
-}
-
-// FuzzConnection lets a whole connection loose on a server. Whatever comes, the
-// session and its commands end when the connection does.
-func FuzzConnection(f *testing.F) {
-	seed := make([]byte, 0, 600)
-	for k := range byte(8) {
-		h := header{1: isWrite, 7: 16, 23: 200, 32: write10, 40: 2}
-		seed = append(append(append(seed, 8|k|k<<4), h[:]...), make([]byte, 64)...)
-	}
-	f.Add(true, seed)
-	hang := header{1: bitFinal, 32: opHang}
-	abort := header{1: bitFinal | byte(sam.AbortTaskSet)}
-	f.Add(true, append(append(append([]byte{8}, hang[:]...), append([]byte{8 | 2}, abort[:]...)...), make([]byte, 60)...))
-	f.Add(false, []byte("GET / HTTP/1.1\r\n\r\n"))
-	i := &initiator{}
-	f.Add(false, i.encode(i.loginHeader(stageSecurity, stageOperational, true), nil, keys(hostName, "TargetName="+testIQN)))
-	f.Fuzz(func(t *testing.T, login bool, in []byte) {
-		attack(t, login, in)
-	})
-}
-
-// attack sends one script, and waits for everything to be over.
-func attack(t *testing.T, login bool, in []byte) {
-	d := newDisk(64)
-	srv, err := New(Config{
-		Targets: []Target{{Name: testIQN, Device: d, Access: Anyone()}}, Log: slog.New(slog.DiscardHandler),
-		Limits: Limits{CommandWindow: 8, ShutdownGrace: 1, PingInterval: time.Minute},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := net.Pipe()
-	srv.start(theirs)
-	i := &initiator{t: t, conn: ours, cmdSN: 100}
-	if login {
-		i.login("InitialR2T=No", "MaxOutstandingR2T=8", "MaxRecvDataSegmentLength=512")
-		in = script(in, i.cmdSN)
-	}
-	drained := make(chan struct{})
-	go func() {
-		io.Copy(io.Discard, ours)
-		close(drained)
-	}()
-	_, _ = ours.Write(in) // the target may well close the connection before the end
-	ours.Close()
-	<-drained
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := srv.Shutdown(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if d.open() != 0 {
-		t.Fatal("a nexus is left open")
-	}
-}
-
-// TestRandomAttacks does what the fuzzer does, for those that do not run it.
-func TestRandomAttacks(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
-		in := make([]byte, rng.IntN(2000))
-		for k := range in {
-			if in[k] = byte(rng.Uint32()); rng.IntN(3) > 0 {
-				in[k] &= 0x0f // small numbers and mostly right ones
-			}
-		}
-		attack(t, true, in)
-	}
-}
 
 // TestAnswersNotTaken asks and asks without reading: the target stops reading,
 // too, long before it has stored much.

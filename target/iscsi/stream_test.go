@@ -102,25 +102,6 @@ func TestStreamCorrupt(t *testing.T) {
 	}
 }
 
-func FuzzStream(f *testing.F) {
-	i := &initiator{t: f, digest: true}
-	f.Add(i.encode(header{0: opSCSI}, []byte{0, 5, 2, 0, 1, 2, 3, 4}, []byte("abcde")), true)
-	i.digest = false
-	f.Add(i.encode(header{0: opNopOut}, nil, []byte("abc")), false)
-	f.Fuzz(func(t *testing.T, in []byte, digests bool) {
-		s := newStream(bytes.NewReader(in), 1000, maxAHS)
-		s.checkHdr, s.checkSeg = digests, digests
-		for s.next() == nil {
-			if s.left > 1000 {
-				t.Fatalf("segment of %d bytes let through", s.left)
-			}
-			if err := s.finish(); err != nil && err != errDataDigest {
-				return
-			}
-		}
-	})
-}
-
 // TestWriterBatches puts more into a writer than fits into a batch, and reads it
 // back as an initiator does.
 func TestWriterBatches(t *testing.T) {
