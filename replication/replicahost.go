@@ -87,8 +87,10 @@ func (q *Request) take() ([]coherence.Admit, error) {
 	admits := q.admits
 	q.admits = nil
 	switch {
-	case len(admits) > 0 || q.err != nil:
-		return admits, q.err
+	case len(admits) > 0: // the error is for the next call: these are to be used, or left
+		return admits, nil
+	case q.err != nil:
+		return nil, q.err
 	case q.holding && !q.r.m.Serving():
 		return nil, ErrLetGo
 	}
@@ -183,20 +185,26 @@ func (r *Replica) admitLocked(a coherence.Admit) {
 
 // Leave ends the use of an extent that was admitted.
 func (r *Replica) Leave(a coherence.Admit) {
-	if a.Err == nil && a.Kept == nil && r.m.Exit(a.Extent) {
+	if a.Err != nil || a.Sync {
+		return
+	}
+	if a.Kept == nil && r.m.Exit(a.Extent) {
 		r.Drained(a.Extent)
 	}
-	if a.Err == nil && r.m.End() {
+	if r.m.End() {
 		r.Quiet()
 	}
 }
 
 // leaveLocked is Leave under the lock.
 func (r *Replica) leaveLocked(a coherence.Admit) {
-	if a.Err == nil && a.Kept == nil && r.m.Exit(a.Extent) {
+	if a.Err != nil || a.Sync {
+		return
+	}
+	if a.Kept == nil && r.m.Exit(a.Extent) {
 		r.stepLocked(coherence.Drained{Extent: a.Extent})
 	}
-	if a.Err == nil && r.m.End() {
+	if r.m.End() {
 		r.quietLocked()
 	}
 }

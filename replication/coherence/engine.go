@@ -147,12 +147,22 @@ func New(cfg Config) *Engine {
 		if e.m.State(ext)&dirtymap.Held != 0 {
 			e.m.Own(ext)
 			e.m.Change(ext, 0, dirtymap.Logged)
-			if kept := cfg.Kept; kept != nil && ext < kept.Geometry().Extents() {
-				e.m.SetDirty(ext, kept.Dirty(ext))
-			}
+			e.m.SetDirty(ext, cfg.dirty(ext))
 		}
 	}
 	return e
+}
+
+// dirty is what is known to be dirty of an extent that the map file says is OWNED. When
+// the engine before did not have it, nothing is known, and all counts.
+func (c *Config) dirty(ext uint64) dirtymap.Mask {
+	switch kept := c.Kept; {
+	case kept == nil: // a join finds that out
+		return dirtymap.Mask{}
+	case ext < kept.Geometry().Extents() && kept.State(ext)&dirtymap.Held != 0:
+		return kept.Dirty(ext)
+	}
+	return c.Map.Geometry().Full(ext)
 }
 
 // Restarted tells whether the engine does not know which blocks of its extents are

@@ -128,11 +128,12 @@ type (
 	// calls Wrote), then Exit and End. With Kept (reads only): Begin was called,
 	// the extent is not entered; the command reads the local replica, puts the
 	// blocks of Kept over it, then calls End. With Err the extent, or the Sync,
-	// failed; nothing to undo. For a Sync Extent is 0, and nothing to undo either.
+	// failed; nothing to undo. With Sync it answers a Sync: nothing was entered or begun.
 	Admit struct {
 		Op     uint64
 		Extent uint64
 		Kept   *wire.Blocks
+		Sync   bool
 		Err    error
 	}
 )

@@ -76,7 +76,7 @@ func (e *Engine) logRelaxed(syncs []uint64) {
 
 func (e *Engine) admitSyncs(syncs []uint64) {
 	for _, id := range syncs {
-		e.do(Admit{Op: id})
+		e.do(Admit{Op: id, Sync: true})
 	}
 }
 

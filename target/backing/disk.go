@@ -39,7 +39,7 @@ type medium interface {
 	// back, or only zeroes it. errors.ErrUnsupported: it cannot, nothing is done.
 	punch(off, n int64) error
 	datasync() error
-	// grow makes the medium at least so long, in bytes, durably.
+	// grow makes the medium at least so long, in bytes.
 	grow(size int64) error
 	// readNow reads what can be read without waiting, or fails.
 	readNow(p []byte, off int64) (int, error)
@@ -198,7 +198,8 @@ func (d *Disk) Grow(size int64) error {
 		return fmt.Errorf("grow %s from %d to %d bytes: %w%s", d.path, length, size, err, hint(err))
 	}
 	d.length.Store(size)
-	return nil
+	d.started.Add(1)
+	return d.syncLocked() // which may be the one that is told of a failed write-back
 }
 
 // Close syncs and gives the replica up, also when the sync fails.

@@ -181,3 +181,26 @@ func TestOneFailureIsForAll(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestGrowIsToldOfFailedWriteBack: the kernel tells of a failed write-back once, and it
+// may be Grow that hears it. No later Sync may say that all is well.
+func TestGrowIsToldOfFailedWriteBack(t *testing.T) {
+	d := create(t, mib)
+	write(t, d, pattern(4096, 1), 0)
+	once := 0
+	d.medium = &faulty{medium: d.medium, synced: func() error {
+		if once++; once == 1 {
+			return unix.EIO
+		}
+		return nil
+	}}
+	if err := d.Grow(2 * mib); !errors.Is(err, ErrFailed) || !errors.Is(err, unix.EIO) {
+		t.Errorf("Grow: %v", err)
+	}
+	if err := d.Sync(); !errors.Is(err, ErrFailed) {
+		t.Errorf("the next Sync: %v", err)
+	}
+	if err := d.Grow(2 * mib); !errors.Is(err, ErrFailed) {
+		t.Errorf("the next Grow: %v", err)
+	}
+}

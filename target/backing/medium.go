@@ -24,7 +24,7 @@ func (r regular) size() (int64, error) {
 }
 
 func (r regular) datasync() error          { return datasync(r.File) }
-func (r regular) grow(size int64) error    { return errors.Join(r.Truncate(size), r.Sync()) }
+func (r regular) grow(size int64) error    { return r.Truncate(size) }
 func (r regular) punch(off, n int64) error { return punchHole(r.File, off, n) }
 
 // device is a block device.
