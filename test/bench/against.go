@@ -62,6 +62,7 @@ func (l *tgtLoad) next(r *rand.Rand) func() int64 {
 // contender is a target with some sessions, and what its process has used.
 type contender struct {
 	pid   int
+	opts  initiator.Options
 	pumps []*initiator.Pump
 	seed  uint64
 	n     int64         // commands …
@@ -93,16 +94,10 @@ func tgtRow(b *bench) (results []result, err error) {
 	if _, err := d.start(b, 0, 1); err != nil {
 		return nil, err
 	}
-	twin := &contender{pid: d.sites[0].cmd.Process.Pid}
-	other := &contender{pid: tgt.cmd.Process.Pid}
+	twin := &contender{pid: d.sites[0].cmd.Process.Pid, opts: d.options()}
+	other := &contender{pid: tgt.cmd.Process.Pid, opts: tgt.options()}
 	defer twin.close()
 	defer other.close()
-	if err := twin.login(b, d.options()); err != nil {
-		return nil, err
-	}
-	if err := other.login(b, tgt.options()); err != nil {
-		return nil, err
-	}
 	return b.contest(twin, other, &d.sites[0])
 }
 
@@ -113,6 +108,9 @@ func (d *daemons) options() initiator.Options {
 // contest measures every load, and makes sure that site a needed its peer for none.
 func (b *bench) contest(twin, other *contender, site *daemonSite) (results []result, err error) {
 	for _, c := range []*contender{twin, other} {
+		if err := c.login(b, 1); err != nil {
+			return nil, err
+		}
 		if err := fill(c.pumps[0]); err != nil {
 			return nil, err
 		}
@@ -137,8 +135,12 @@ func (b *bench) contest(twin, other *contender, site *daemonSite) (results []res
 
 // compare runs rounds of one load in turns.
 func (b *bench) compare(l *tgtLoad, twin, other *contender) ([]result, error) {
-	twin.reset()
-	other.reset()
+	for _, c := range []*contender{twin, other} {
+		c.reset()
+		if err := c.login(b, max(1, l.sessions)); err != nil {
+			return nil, err
+		}
+	}
 	s, err := rounds(pick(b, 60, 10), func() (float64, error) { return twin.round(l) }, func() (float64, error) { return other.round(l) })
 	if err != nil {
 		return nil, err
@@ -178,15 +180,17 @@ func (c *contender) client(l *tgtLoad) string {
 
 func (c *contender) reset() { c.n, c.cpu, c.mine, c.wall = 0, 0, 0, 0 }
 
-// login opens as many sessions as any load needs.
-func (c *contender) login(b *bench, o initiator.Options) error {
-	most := 1
-	for i := range tgtLoads {
-		most = max(most, tgtLoads[i].sessions)
+// login opens sessions until there are so many, or closes some: a session that a load
+// leaves idle answers no pings, and would be ended by its target.
+func (c *contender) login(b *bench, sessions int) error {
+	for len(c.pumps) > sessions {
+		last := len(c.pumps) - 1
+		c.pumps[last].Close()
+		c.pumps = c.pumps[:last]
 	}
-	for i := range most {
-		o.InitiatorIQN = fmt.Sprintf("iqn.2026-01.org.example:client%d", i)
-		p, err := initiator.NewPump(b.ctx, o)
+	for len(c.pumps) < sessions {
+		c.opts.InitiatorIQN = fmt.Sprintf("iqn.2026-01.org.example:client%d", len(c.pumps))
+		p, err := initiator.NewPump(b.ctx, c.opts)
 		if err != nil {
 			return err
 		}

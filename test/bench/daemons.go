@@ -48,7 +48,7 @@ peer:
   listen: "{{.}}"{{end}}{{with .Site.Dial}}
   address: "{{.}}"{{end}}
 luns:
-  - {number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: {{.Size}}, preferred: a}
+  - {number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: {{.Size}}, preferred: a, cold-after: 1h}
 `))
 
 // newDaemons configures a pair, and starts nothing.

@@ -219,8 +219,13 @@ func (l *lun) prepare(f *files, step func() error) error {
 }
 
 // growTo makes the map larger, to size bytes: the peer has room too. It is what a
-// replica calls that wants to grow.
-func (l *lun) growTo(size int64) { l.reopen(size, size) }
+// replica calls that wants to grow. If there is to be more, the peer hears of it anew.
+func (l *lun) growTo(size int64) {
+	l.reopen(size, size)
+	if l.config().Size > size {
+		l.spawn(l.grow)
+	}
+}
 
 // reopen closes the replica, makes its map as large as mapped, if that is larger, and
 // opens it again with room for want bytes. Host commands wait meanwhile. What fails is

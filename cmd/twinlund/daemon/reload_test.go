@@ -274,3 +274,23 @@ func TestReloadViews(t *testing.T) {
 		}
 	}
 }
+
+// TestGrowsInSteps: a site that has more room than its peer tells so again when it has
+// grown to what both had.
+func TestGrowsInSteps(t *testing.T) {
+	cfg := nodes(t)
+	a, b := startNode(t, cfg[0]), startNode(t, cfg[1])
+	for _, step := range []struct {
+		d          *Daemon
+		cfg        *config.Config
+		size, want int64
+	}{{a, cfg[0], 40 * mib, 16 * mib}, {b, cfg[1], 24 * mib, 24 * mib}, {b, cfg[1], 40 * mib, 40 * mib}} {
+		if err := step.d.Reload(t.Context(), with(step.cfg, sized(step.size))); err != nil {
+			t.Fatal(err)
+		}
+		awaitSize(t, a, step.want)
+		awaitSize(t, b, step.want)
+	}
+	stopNode(t, a)
+	stopNode(t, b)
+}
