@@ -82,6 +82,7 @@ type initiator struct {
 	tsih   uint16
 	isid   [6]byte
 	digest bool // both digests
+	pongs  bool // answers NOP-Ins of the target, where others take them for PDUs like any
 }
 
 // received is a PDU that a target sent.
@@ -148,7 +149,20 @@ func (i *initiator) tryRecv() (r *received, err error) {
 		i.checkDigest(r.data)
 	}
 	r.data = r.data[:r.dataLength()]
+	if i.pongs && r.opcode() == opNopIn && r.u32(20) != noTag {
+		i.pong(r)
+		return i.tryRecv()
+	}
 	return r, nil
+}
+
+// pong answers a NOP-In.
+func (i *initiator) pong(r *received) {
+	i.t.Helper()
+	h := i.request(bitImmediate | opNopOut)
+	h.put32(16, noTag)
+	h.put32(20, r.u32(20))
+	i.send(h, nil)
 }
 
 func (i *initiator) checkDigest(b []byte) {
