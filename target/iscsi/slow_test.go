@@ -130,7 +130,7 @@ func (i *initiator) sipData(reads int, want []byte) {
 // stays.
 func TestHalfOpen(t *testing.T) {
 	const size = 128 << 10
-	r := newRig(t, Limits{PingInterval: 300 * time.Millisecond, PingTimeout: 2 * time.Second, WriteTimeout: time.Minute})
+	r := newRig(t, Limits{PingInterval: 300 * time.Millisecond, PingTimeout: 5 * time.Second, WriteTimeout: time.Minute})
 	h := r.healthy(false)
 	idle := r.guest(healthyFrom, 0xfffe) // does nothing but answer
 	idle.login()
