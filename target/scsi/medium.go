@@ -155,11 +155,18 @@ func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 		if s.failed() {
 			return s
 		}
-		n := min(e.size, int64(len(c.Out))) >> v.unit.shift << v.unit.shift
-		c.Needed = uint32(e.size)
-		return v.unit.write(c, c.Out[:n], e.off, f.size != 6 && c.CDB[1]&bitFUA != 0)
+		e = e.came(v.unit, c)
+		return v.unit.write(c, c.Out[:e.size], e.off, f.size != 6 && c.CDB[1]&bitFUA != 0)
 	}
 	return op
+}
+
+// came is the part of a write's extent whose blocks came whole. The residual tells of
+// the rest.
+func (e extent) came(u *unit, c *sam.Command) extent {
+	c.Needed = uint32(e.size)
+	e.size = min(e.size, int64(len(c.Out))) >> u.shift << u.shift
+	return e
 }
 
 // syncOperation makes a SYNCHRONIZE CACHE (SBC-3 5.26, 5.27). The whole cache is

@@ -103,8 +103,7 @@ func orOperation() operation {
 		if s.failed() {
 			return s
 		}
-		c.Needed = uint32(e.size)
-		e.size = min(e.size, int64(len(c.Out))>>v.unit.shift<<v.unit.shift)
+		e = e.came(v.unit, c)
 		return v.unit.or(c, c.Out[:e.size], e)
 	}
 	return op

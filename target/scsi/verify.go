@@ -61,8 +61,7 @@ func writeVerifyOperation(code api.SCSICommandType, f form) operation {
 		if s.failed() {
 			return s
 		}
-		c.Needed = uint32(e.size)
-		e.size = min(e.size, int64(len(c.Out))>>v.unit.shift<<v.unit.shift)
+		e = e.came(v.unit, c)
 		data := c.Out[:e.size]
 		if s := v.unit.write(c, data, e.off, true); s.failed() {
 			return s
