@@ -58,6 +58,8 @@ type LinkConn interface {
 	Streams() int
 	// Peer is the peer's name.
 	Peer() string
+	// Features are the wire.Feature… bits that both nodes have.
+	Features() uint32
 	// Close breaks the connection and tells the peer the reason. Down follows,
 	// with this reason unless the connection was broken before.
 	Close(reason error)

@@ -118,7 +118,7 @@ func (c *LinkConfig) hello(stream int, connection [16]byte, streams int) *wire.H
 	return &wire.Hello{
 		MinVersion: wire.MinVersion,
 		MaxVersion: wire.MaxVersion,
-		Features:   wire.FeatureCompression,
+		Features:   wire.FeatureCompression | wire.FeatureTell,
 		Token:      c.Token,
 		Connection: connection,
 		NodeID:     c.NodeID,

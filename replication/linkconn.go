@@ -19,6 +19,7 @@ type linkConn struct {
 	link     *Link
 	peer     string
 	compress bool
+	features uint32 // of both
 	streams  []*stream // control, then bulk
 	started  time.Time
 	ctx      context.Context
@@ -33,7 +34,8 @@ type linkConn struct {
 func newLinkConn(l *Link, calls []*linkCall) *linkConn {
 	c := &linkConn{link: l, peer: calls[0].theirs.Node, started: time.Now()}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.compress = l.cfg.Compress && calls[0].theirs.Features&wire.FeatureCompression != 0
+	c.features = calls[0].theirs.Features & l.cfg.hello(0, [16]byte{}, 0).Features
+	c.compress = l.cfg.Compress && c.features&wire.FeatureCompression != 0
 	for i, call := range calls {
 		c.streams = append(c.streams, newStream(c, i, call))
 	}
@@ -45,6 +47,9 @@ func (c *linkConn) Streams() int { return len(c.streams) - 1 }
 
 // Peer implements LinkConn.
 func (c *linkConn) Peer() string { return c.peer }
+
+// Features implements LinkConn.
+func (c *linkConn) Features() uint32 { return c.features }
 
 // RTT implements LinkConn.
 func (c *linkConn) RTT() time.Duration { return time.Duration(c.rtt.Load()) }

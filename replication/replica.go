@@ -47,6 +47,8 @@ type ReplicaConfig struct {
 	// an error; nil: none. It knows which blocks are dirty.
 	Before *Replica
 
+	Twin Twin // what hears the peer's Tells; nil: nothing does
+
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
 
@@ -69,11 +71,12 @@ type Replica struct {
 	crash  bool // the operating system went down since the map file was written
 	begun  time.Time
 
-	file   logger
-	flush  flusher
-	io     pool // Collect and Store: somebody waits for them
-	bulk   pool // ReadCopy and StoreCopy
-	pacing crew // ticker, copier, planes
+	file    logger
+	flush   flusher
+	io      pool // Collect and Store: somebody waits for them
+	bulk    pool // ReadCopy and StoreCopy
+	pacing  crew // ticker, copier, planes
+	telling telling
 
 	mu sync.Mutex // never held across anything that blocks
 
@@ -200,6 +203,7 @@ func (r *Replica) start(file *mapfile.Log) {
 	r.copying.start(r.run)
 	r.storing.start(r.run)
 	r.pacing.start(r.run)
+	r.telling.start(r.run)
 	r.file.start(r, file)
 	r.flush.start(r)
 	r.io.start(r.run, "store", ioWorkers)
@@ -301,6 +305,7 @@ func (r *Replica) tellLocked(a coherence.Action) {
 		}
 	case coherence.Serving:
 		r.health.since = r.run.Now()
+		r.joinedLocked(a.Yes)
 		r.log.Info("serving", "yes", a.Yes)
 		if !a.Yes {
 			r.letGoLocked()

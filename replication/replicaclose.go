@@ -22,6 +22,7 @@ func (r *Replica) Close() error {
 	}
 	r.cancel(ErrReplicaClosed)
 	r.pacing.wait()
+	r.telling.close()
 	// What these still say to one another goes down this list, never up.
 	r.bulk.close()
 	r.io.close()

@@ -69,6 +69,7 @@ func (r *Replica) downLocked(err error) {
 	}
 	r.conn, r.planes = nil, nil
 	r.health.down = err
+	r.dropTellsLocked()
 	r.stepLocked(coherence.Disconnected{})
 	r.copying.reset()
 }
@@ -79,7 +80,9 @@ func (r *Replica) control(c LinkConn, m wire.Message) {
 		r.receivePlanes(c, j)
 		return
 	}
-	r.received(c, coherence.Received{Msg: m})
+	if !r.hear(c, m) {
+		r.received(c, coherence.Received{Msg: m})
+	}
 }
 
 // fromBulk takes a message of a bulk stream. It may hold the stream back.

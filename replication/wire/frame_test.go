@@ -232,7 +232,7 @@ func drawMessage(t *rapid.T) Message {
 	id := func() (a [16]byte) { copy(a[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")); return a }
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	switch rapid.SampledFrom([]Kind{KindHello, KindRefuse, KindPing, KindJoinHello, KindJoinMap, KindMark, KindMarkAck,
-		KindFetch, KindFetchReply, KindClear, KindCopy, KindCopyAck}).Draw(t, "kind") {
+		KindFetch, KindFetchReply, KindClear, KindTell, KindTold, KindCopy, KindCopyAck}).Draw(t, "kind") {
 	case KindHello:
 		return &Hello{MinVersion: 1, MaxVersion: rapid.Uint16Min(1).Draw(t, "version"), Token: id(), Connection: id(), NodeID: id(),
 			MaxBody: rapid.Uint32().Draw(t, "max"), Stream: 1, Streams: rapid.Uint8Range(1, 16).Draw(t, "streams"), Node: "näme"}
@@ -267,6 +267,10 @@ func drawMessage(t *rapid.T) Message {
 		return m
 	case KindClear:
 		return &Clear{Ranges: drawRanges(t)}
+	case KindTell:
+		return &Tell{ID: rapid.Uint64().Draw(t, "id"), Topic: rapid.Uint16().Draw(t, "topic"), Body: rapid.SliceOfN(rapid.Byte(), 1, MaxTell).Draw(t, "body")}
+	case KindTold:
+		return &Told{ID: rapid.Uint64().Draw(t, "id"), Understood: rapid.Bool().Draw(t, "understood"), Body: rapid.SliceOfN(rapid.Byte(), 1, MaxTell).Draw(t, "body")}
 	case KindCopy:
 		return &Copy{Seq: u64("seq"), Items: drawBlocks(t)}
 	}

@@ -30,6 +30,8 @@ func samples() []Message {
 			{Outcome: FetchedOwned, Turn: 1, Blocks: Blocks{Extent: 1, Present: dirtymap.MaskOf(3, 2), Zero: dirtymap.MaskOf(4, 1), Data: block}},
 			{Outcome: FetchedShared, Blocks: Blocks{Extent: 2}}}},
 		&Clear{Ranges: ranges},
+		&Tell{ID: 1, Topic: 2, Body: []byte{3, 4}},
+		&Told{ID: 1, Understood: true, Body: []byte{3, 4}},
 		&Copy{Seq: 1, Items: []Blocks{{Extent: 1, Present: dirtymap.MaskOf(0, 1), Data: block}}},
 		&CopyAck{Seq: 1},
 	}

@@ -32,6 +32,8 @@ const (
 	KindFetch        Kind = 18
 	KindFetchReply   Kind = 19
 	KindClear        Kind = 20
+	KindTell         Kind = 24
+	KindTold         Kind = 25
 	KindCopy         Kind = 32
 	KindCopyAck      Kind = 33
 )
@@ -47,7 +49,7 @@ const (
 	HandshakeKinds KindSet = 1<<KindHello | 1<<KindRefuse
 	ControlKinds   KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong |
 		1<<KindJoinHello | 1<<KindJoinMap | 1<<KindJoinPrepared | 1<<KindJoinDone | 1<<KindJoinRefuse |
-		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear
+		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear | 1<<KindTell | 1<<KindTold
 	BulkKinds KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong | 1<<KindCopy | 1<<KindCopyAck
 )
 
@@ -89,6 +91,10 @@ func newMessage(k Kind) Message {
 		return new(FetchReply)
 	case KindClear:
 		return new(Clear)
+	case KindTell:
+		return new(Tell)
+	case KindTold:
+		return new(Told)
 	case KindCopy:
 		return new(Copy)
 	case KindCopyAck:
@@ -128,6 +134,10 @@ func (k Kind) String() string {
 		return "fetch-reply"
 	case KindClear:
 		return "clear"
+	case KindTell:
+		return "tell"
+	case KindTold:
+		return "told"
 	case KindCopy:
 		return "copy"
 	case KindCopyAck:

@@ -148,6 +148,10 @@ func TestMessages(t *testing.T) {
 		},
 		{m: &Clear{Ranges: []dirtymap.Range{{First: 1, Count: 2}}}, hex: `00000001 0000000000000001 0000000000000002`,
 			corrupt: map[string]string{"no range": `00000000`, "count": `00000002 0000000000000001 0000000000000002`}},
+		{m: &Tell{ID: 5, Topic: 0x0102, Body: []byte{0xab}}, hex: `0000000000000005 0102 0001 ab`,
+			corrupt: map[string]string{"too long": `0000000000000005 0102 1001` + zeros(4097), "body missing": `0000000000000005 0102 0002 ab`}},
+		{m: &Told{ID: 5, Understood: true}, hex: `0000000000000005 01 0000`,
+			corrupt: map[string]string{"flag": `0000000000000005 02 0000`, "too long": `0000000000000005 01 1001` + zeros(4097), "body missing": `0000000000000005 01 0001`}},
 		{
 			m: &Copy{Seq: 5, Items: []Blocks{{Extent: 8, Present: dirtymap.MaskOf(1, 1), Data: block}, {Extent: 9, Present: dirtymap.MaskOf(64, 1), Zero: dirtymap.MaskOf(64, 1)}}},
 			hex: `0000000000000005 00000002 0000000000000008 01 0000000000000002 0000000000000000 ` + abBlock + `
@@ -247,6 +251,7 @@ func TestBadMessagesPanic(t *testing.T) {
 		&Copy{Items: []Blocks{{Present: dirtymap.MaskOf(0, 1)}}},
 		&Copy{Items: []Blocks{{Data: block}}},
 		&JoinMap{Data: make([]byte, MaxBody)},
+		&Tell{Body: make([]byte, MaxTell+1)},
 		&Hello{},
 	} {
 		func() {

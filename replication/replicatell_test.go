@@ -1,0 +1,188 @@
+package replication
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinlun/twinlun/replication/wire"
+)
+
+// echo is a Twin that answers topic 1 with what it heard, and is slow with topic 2.
+type echo struct {
+	joined chan struct{}
+	asked  chan struct{}
+	slow   chan struct{} // closed: topic 2 is answered
+}
+
+func newEcho() *echo {
+	return &echo{joined: make(chan struct{}, 100), asked: make(chan struct{}, 100), slow: make(chan struct{})}
+}
+
+func (e *echo) Joined() { e.joined <- struct{}{} }
+
+func (e *echo) Heard(topic uint16, body []byte) ([]byte, bool) {
+	switch topic {
+	case 1:
+		return append([]byte("heard "), body...), true
+	case 2:
+		e.asked <- struct{}{}
+		<-e.slow
+		return nil, true
+	}
+	return nil, false
+}
+
+// tellers are two replicas of a LUN, joined over a real link.
+type tellers struct {
+	twins    [2]*echo
+	replicas [2]*Replica
+	links    [2]*Link
+}
+
+func newTellers(t *testing.T) *tellers {
+	p := &tellers{}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for i, name := range []string{"a", "b"} {
+		cfg := testConfig(&testMapFile{})
+		p.twins[i] = newEcho()
+		cfg.Preferred, cfg.Blank, cfg.Proposal[0], cfg.Twin = i == 0, true, byte(i+1), p.twins[i]
+		p.replicas[i] = mustOpen(t, cfg)
+		node := NewNode(cfg.Log)
+		if err := node.Add(p.replicas[i]); err != nil {
+			t.Fatal(err)
+		}
+		link := LinkConfig{Self: name, Peer: string("ba"[i]), Token: [16]byte{1}, Log: cfg.Log, BackoffMin: time.Millisecond}
+		if LinkDials(link.Self, link.Peer) {
+			link.Address = ln.Addr().String()
+		} else {
+			link.Listener = ln
+		}
+		if p.links[i], err = NewLink(link, node); err != nil {
+			t.Fatal(err)
+		}
+		running.Go(func() { p.links[i].Run(ctx) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		for i, r := range p.replicas {
+			close(p.twins[i].slow)
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	p.awaitJoin(t)
+	return p
+}
+
+func (p *tellers) awaitJoin(t *testing.T) {
+	t.Helper()
+	for _, e := range p.twins {
+		linkAwait(t, e.joined, "the replicas to join")
+	}
+}
+
+// cut breaks the connection; the nodes connect anew by themselves.
+func (p *tellers) cut() {
+	r := p.replicas[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		r.conn.Close(errors.New("cut"))
+	}
+}
+
+func TestTell(t *testing.T) {
+	p := newTellers(t)
+	var asking sync.WaitGroup
+	for i, r := range p.replicas {
+		for k := range maxTells / 2 {
+			asking.Go(func() {
+				body := fmt.Append(nil, i, k)
+				answer, err := r.Tell(t.Context(), 1, body)
+				if want := append([]byte("heard "), body...); err != nil || !bytes.Equal(answer, want) {
+					t.Errorf("%q was answered with %q, %v", body, answer, err)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	if _, err := p.replicas[0].Tell(t.Context(), 7, nil); !errors.Is(err, ErrNotTold) {
+		t.Errorf("a topic that nobody knows: %v", err)
+	}
+	if _, err := p.replicas[0].Tell(t.Context(), 1, make([]byte, wire.MaxTell+1)); !errors.Is(err, ErrNotTold) {
+		t.Errorf("too much: %v", err)
+	}
+}
+
+// A Tell ends with the link, or with who asked; what comes after the next join works.
+func TestTellEnds(t *testing.T) {
+	p := newTellers(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.replicas[0].Tell(context.Background(), 2, nil)
+		ended <- err
+	}()
+	linkAwait(t, p.twins[1].asked, "the message to be heard")
+	p.cut()
+	if err := linkAwait(t, ended, "the Tell to end"); !errors.Is(err, ErrNotTold) {
+		t.Errorf("the link broke: %v", err)
+	}
+	p.awaitJoin(t)
+
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		linkAwait(t, p.twins[1].asked, "the message to be heard")
+		cancel(errors.New("enough"))
+	}()
+	if _, err := p.replicas[0].Tell(ctx, 2, nil); err == nil || err.Error() != "enough" {
+		t.Errorf("who asked gave up: %v", err)
+	}
+	if answer, err := p.replicas[0].Tell(t.Context(), 1, []byte("x")); err != nil || string(answer) != "heard x" {
+		t.Errorf("after all that: %q, %v", answer, err)
+	}
+}
+
+// Without a join nothing is told, and nobody waits.
+func TestTellNeedsAJoin(t *testing.T) {
+	r := mustOpen(t, testConfig(new(testMapFile)))
+	defer r.Close()
+	if _, err := r.Tell(t.Context(), 1, nil); !errors.Is(err, ErrNotTold) {
+		t.Errorf("no link: %v", err)
+	}
+	r.up(newSink())
+	if _, err := r.Tell(t.Context(), 1, nil); !errors.Is(err, ErrNotTold) {
+		t.Errorf("not joined: %v", err)
+	}
+}
+
+// A peer that tells and tells, and waits for no answer, is cut off.
+func TestFloodOfTells(t *testing.T) {
+	cfg := testConfig(new(testMapFile))
+	twin := newEcho()
+	cfg.Twin = twin
+	r := mustOpen(t, cfg)
+	s := newSink()
+	r.up(s)
+	for i := range maxTells + 1 {
+		r.control(s, &wire.Tell{ID: uint64(i), Topic: 2})
+	}
+	linkAwait(t, s.ctx.Done(), "the connection to be closed")
+	close(twin.slow)
+	r.down(context.Cause(s.ctx))
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
