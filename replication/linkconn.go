@@ -19,7 +19,7 @@ type linkConn struct {
 	link     *Link
 	peer     string
 	compress bool
-	features uint32 // of both
+	features uint32    // of both
 	streams  []*stream // control, then bulk
 	started  time.Time
 	ctx      context.Context

@@ -74,12 +74,16 @@ func (n *diskNexus) Close() {
 func (n *diskNexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 	n.d.mu.Lock()
 	defer n.d.mu.Unlock()
-	if f == sam.ClearTaskSet {
-		n.d.told = append(n.d.told, fmt.Sprintf("%x", n.from.ISID))
-		return true
+	if f != sam.ClearTaskSet {
+		n.d.resets = append(n.d.resets, f)
 	}
-	n.d.resets = append(n.d.resets, f)
 	return n.HasLUN(lun)
+}
+
+func (n *diskNexus) Cleared([8]byte) {
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	n.d.told = append(n.d.told, fmt.Sprintf("%x", n.from.ISID))
 }
 
 func check(c *sam.Command, key, asc byte) bool {

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twinlun/twinlun/target/sam"
 )
@@ -14,7 +15,13 @@ type taskManagement struct {
 	slot     slot
 	response byte
 	fence    *fence
-	cleared  []sam.Nexus // others whose commands ended without an answer
+	cleared  []clearing // of others: commands that ended without an answer
+}
+
+// clearing is a logical unit of a nexus that lost commands: LUNs differ among nexuses.
+type clearing struct {
+	nexus sam.Nexus
+	lun   [8]byte
 }
 
 // handleTaskRequest marks the commands that a request ends, at once and in the
@@ -80,17 +87,14 @@ func (m *taskManagement) abortEverywhere(match func(*command) bool) {
 			s.tasks.abort(match, nil, m.fence)
 			continue
 		}
-		silent := 0
 		tell := func(c *command) bool {
 			tas := s.tas(c.scsi.LUN)
-			if !tas {
-				silent++
+			if one := (clearing{s.nexus, c.scsi.LUN}); !tas && !slices.Contains(m.cleared, one) {
+				m.cleared = append(m.cleared, one)
 			}
 			return tas
 		}
-		if s.tasks.abort(match, tell, m.fence); silent > 0 {
-			m.cleared = append(m.cleared, s.nexus) // set: it had commands
-		}
+		s.tasks.abort(match, tell, m.fence)
 	}
 }
 
@@ -103,11 +107,11 @@ func (m *taskManagement) run() {
 	}
 	f := sam.TaskFunction(m.q.function)
 	if f == sam.ClearTaskSet {
-		for _, n := range m.cleared {
-			n.Reset(f, m.q.lun)
+		for _, c := range m.cleared {
+			c.nexus.Cleared(c.lun)
 		}
 	}
-	reset := f == sam.LogicalUnitReset || f == sam.TargetWarmReset || f == sam.TargetColdReset
+	reset := f == sam.ClearTaskSet || f == sam.LogicalUnitReset || f == sam.TargetWarmReset || f == sam.TargetColdReset
 	if reset && m.response == tmfComplete && !m.s.nexus.Reset(f, m.q.lun) {
 		m.response = tmfNoLUN
 	}
@@ -148,12 +152,16 @@ func (s *session) tas(lun [8]byte) bool {
 type nexusTasks struct{ s *session }
 
 // Abort implements sam.Tasks.
-func (t nexusTasks) Abort(lun [8]byte, by *sam.Command, tas bool) {
+func (t nexusTasks) Abort(lun [8]byte, by *sam.Command, tas bool) (silent int) {
 	f := newFence()
-	t.s.tasks.abort(
+	ended := t.s.tasks.abort(
 		func(c *command) bool { return sameLUN(c.scsi.LUN, lun) && &c.scsi != by },
 		func(*command) bool { return tas }, f)
 	f.wait(by.Ctx)
+	if tas {
+		return 0
+	}
+	return ended
 }
 
 // unit names a logical unit, whatever its LUN is for this initiator.

@@ -103,9 +103,12 @@ type Nexus interface {
 	// the transport has aborted the commands that it ends; it sets up the unit
 	// attentions. It returns false for a logical unit that does not exist.
 	//
-	// Of a ClearTaskSet, those other nexuses are told whose commands it ended
-	// without an answer (COMMANDS CLEARED BY ANOTHER INITIATOR, SAM-5 5.14).
+	// Of a ClearTaskSet it is told in the same way: the logical unit may have other
+	// commands, which this transport does not know.
 	Reset(f TaskFunction, lun [8]byte) bool
+	// Cleared says that a ClearTaskSet of another nexus ended commands of this one
+	// without an answer (COMMANDS CLEARED BY ANOTHER INITIATOR, SAM-5 5.14).
+	Cleared(lun [8]byte)
 	// Close ends the nexus.
 	Close()
 }
@@ -117,9 +120,9 @@ type Tasks interface {
 	// Abort ends the nexus's commands on a logical unit, all but by, on whose behalf
 	// it happens: their contexts end, and their outcomes are thrown away. With tas
 	// each is answered with TaskAborted, otherwise none is answered. It returns when
-	// the last one is gone, or when the context of by ends. The caller must not hold
-	// a lock that a command may wait for.
-	Abort(lun [8]byte, by *Command, tas bool)
+	// the last one is gone, or when the context of by ends, and says how many got no
+	// answer. The caller must not hold a lock that a command may wait for.
+	Abort(lun [8]byte, by *Command, tas bool) (silent int)
 }
 
 // Mapped is a Nexus whose LUNs may be other logical units than the same LUNs of

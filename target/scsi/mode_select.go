@@ -67,13 +67,11 @@ func (v *view) selectModes(c *sam.Command, list []byte, header int) sense {
 	if size > 0 && !v.unit.sameBlocks(list[header:at], long) {
 		return invalidParameter(header)
 	}
-	v.unit.modes.Lock()
-	defer v.unit.modes.Unlock()
-	wanted, s := v.unit.wantedModes(list, at)
-	if s.failed() {
-		return s
+	changed, s := v.changeModes(c, list, at)
+	if changed {
+		v.unit.tellSettings()
 	}
-	return v.changeModes(c, wanted)
+	return s
 }
 
 // sameBlocks tells whether a block descriptor asks for the blocks that there are. No
@@ -125,8 +123,14 @@ func (u *unit) wantedModes(list []byte, at int) (wanted []bool, s sense) {
 
 // changeModes changes fields, and tells the other nexuses. When it turns the cache
 // off, what is in there is made durable, too.
-func (v *view) changeModes(c *sam.Command, wanted []bool) sense {
-	changed, cached := false, !v.unit.writeThrough.Load()
+func (v *view) changeModes(c *sam.Command, list []byte, at int) (changed bool, s sense) {
+	v.unit.modes.Lock()
+	defer v.unit.modes.Unlock()
+	wanted, s := v.unit.wantedModes(list, at)
+	if s.failed() {
+		return false, s
+	}
+	cached := !v.unit.writeThrough.Load()
 	for i, f := range modeFields() {
 		if f.get(v.unit) != wanted[i] {
 			f.set(v.unit, wanted[i])
@@ -134,12 +138,13 @@ func (v *view) changeModes(c *sam.Command, wanted []bool) sense {
 		}
 	}
 	if changed {
+		v.unit.version++
 		v.port.target.tellOthers(v, attentionModesChanged)
 	}
 	if cached && v.unit.writeThrough.Load() {
-		return v.unit.sync(c)
+		s = v.unit.sync(c)
 	}
-	return sense{}
+	return changed, s
 }
 
 // tellOthers establishes a unit attention for all nexuses but the view's own.

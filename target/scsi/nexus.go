@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -110,16 +111,18 @@ func (n *nexus) TAS(lun [8]byte) bool {
 	return u != nil && u.answersAborted.Load()
 }
 
-// abort ends the nexus's commands on a unit, but not the one on whose behalf.
-func (n *nexus) abort(u *unit, by *sam.Command) {
+// abort ends the nexus's commands on a unit, but not the one on whose behalf, and
+// returns how many got no answer.
+func (n *nexus) abort(u *unit, by *sam.Command) (silent int) {
 	if n.tasks == nil {
-		return
+		return 0
 	}
 	for number, v := range *n.port.views.Load() {
 		if v.unit == u {
-			n.tasks.Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
+			silent += n.tasks.Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
 		}
 	}
+	return silent
 }
 
 // Prepare implements sam.Nexus.
@@ -189,48 +192,59 @@ func (n *nexus) HasLUN(lun [8]byte) bool { return n.port.view(lun).unit != nil }
 // Unit implements sam.Mapped.
 func (n *nexus) Unit(lun [8]byte) any { return n.port.view(lun).unit }
 
-// Reset implements sam.Nexus. Of a CLEAR TASK SET the nexus itself is told. A reset is told to every I_T nexus, the one that
-// asked for it included (SAM-5 6.3.2, 6.3.3): initiators expect that.
+// Cleared implements sam.Nexus.
+func (n *nexus) Cleared(lun [8]byte) { n.port.view(lun).establish(attentionCleared) }
+
+// Reset implements sam.Nexus. A reset is told to every I_T nexus, the one that asked for
+// it included (SAM-5 6.3.2, 6.3.3): initiators expect that. The other site is told of
+// all these functions, and has carried them out on return, unless it cannot be reached.
 func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
-	t := n.port.target
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t, u := n.port.target, n.port.view(lun).unit
 	switch f {
-	case sam.LogicalUnitReset:
-		return t.resetLocked(n.port.view(lun).unit)
-	case sam.ClearTaskSet:
-		n.port.view(lun).establish(attentionCleared)
-	case sam.TargetWarmReset:
-		t.resetAllLocked(attentionHardReset)
-	case sam.TargetColdReset:
-		t.resetAllLocked(attentionPowerOn)
+	case sam.LogicalUnitReset, sam.ClearTaskSet:
+		if u == nil {
+			return false
+		}
+		if f == sam.LogicalUnitReset {
+			t.reset([]*unit{u}, func(p *port) { p.establishOn(u, attentionLUNReset) })
+		}
+		tellTask([]*unit{u}, f)
+	case sam.TargetWarmReset, sam.TargetColdReset:
+		units, which := t.units(), attentionHardReset
+		if f == sam.TargetColdReset {
+			which = attentionPowerOn
+		}
+		t.reset(units, func(p *port) { p.establish(which) })
+		tellTask(units, f)
 	}
 	return true
 }
 
-func (t *Target) resetLocked(u *unit) bool {
-	if u == nil {
-		return false
-	}
-	u.reset()
-	for _, p := range t.ports {
-		p.establishOn(u, attentionLUNReset)
-	}
-	return true
-}
-
-func (t *Target) resetAllLocked(which uint32) {
-	for _, u := range t.luns {
+// reset resets units, and then tells every port.
+func (t *Target) reset(units []*unit, tell func(*port)) {
+	for _, u := range units {
 		u.reset()
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, p := range t.ports {
-		p.establish(which)
+		tell(p)
 	}
+}
+
+// units are all logical units.
+func (t *Target) units() []*unit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.luns))
 }
 
 // reset is what a unit forgets with a reset: RESERVE, and what MODE SELECT changed.
 // Persistent reservations stay (SPC-4 5.13.1).
 func (u *unit) reset() {
+	u.modes.Lock()
+	defer u.modes.Unlock()
+	u.version++
 	u.restrict(func(g *guard) { g.reserved, g.protected = nil, false })
 	u.writeThrough.Store(false)
 	u.answersAborted.Store(false)

@@ -59,18 +59,27 @@ func (v *view) loadEject(c *sam.Command, load bool) sense {
 		}
 		return invalidBits(4, bitLoadEject)
 	}
-	moved, s := u.moveMedium(load)
-	switch {
-	case !moved:
-		return s
-	case load:
-		v.port.target.tellOthers(v, attentionMediumChanged)
-		return sense{}
-	}
-	if s = u.sync(c); s.failed() {
-		u.restrict(func(g *guard) { g.ejected = false })
+	moved, s := v.moveAndTell(c, load)
+	if moved {
+		u.tellSettings()
 	}
 	return s
+}
+
+func (v *view) moveAndTell(c *sam.Command, load bool) (moved bool, s sense) {
+	u := v.unit
+	u.modes.Lock()
+	defer u.modes.Unlock()
+	if moved, s = u.moveMedium(load); !moved {
+		return false, s
+	}
+	u.version++
+	if load {
+		v.port.target.tellOthers(v, attentionMediumChanged)
+	} else if s = u.sync(c); s.failed() {
+		u.restrict(func(g *guard) { g.ejected = false })
+	}
+	return true, s
 }
 
 // moveMedium puts the medium where it is wanted, unless it is there or somebody

@@ -461,14 +461,12 @@ func TestReservedBetween(t *testing.T) {
 // aborts are the commands of a nexus, in name only.
 type aborts func([8]byte, *sam.Command, bool)
 
-func (a aborts) Abort(lun [8]byte, by *sam.Command, tas bool) { a(lun, by, tas) }
+func (a aborts) Abort(lun [8]byte, by *sam.Command, tas bool) int { a(lun, by, tas); return 1 }
 
 // TestClearTaskSet tells a nexus whose commands another one has cleared.
 func TestClearTaskSet(t *testing.T) {
 	h := newHosts(t, memoryLUN())
-	if !h.nexus.Reset(sam.ClearTaskSet, [8]byte{}) {
-		t.Error("refused")
-	}
+	h.nexus.Cleared([8]byte{})
 	h.ua("2f00")
 	h.by["b"].want(h.by["b"].do("00", nil, 0), "good")
 }

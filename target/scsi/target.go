@@ -78,6 +78,9 @@ type LUN struct {
 	// are not assigned to one (SetPreference); 0: all are.
 	PreferredGroup uint16
 
+	// Twin reaches the same logical unit at the other site; nil: there is none.
+	Twin Twin
+
 	// Reservations keeps the persistent ones; nil: in memory, for this target alone.
 	Reservations Reserver
 }
@@ -180,7 +183,9 @@ type unit struct {
 
 	writeThrough   atomic.Bool // WCE is 0: every write is durable when it is answered
 	answersAborted atomic.Bool // TAS
-	modes          sync.Mutex  // over changes of mode pages
+	modes          sync.Mutex  // over changes of settings; taken before mu and Target.mu
+	version        uint32      // of the settings; under modes
+	twin           Twin        // nil: none
 
 	preferred uint16   // target port group
 	moved     sync.Map // the target port groups whose state was changed
@@ -258,6 +263,7 @@ func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
 	u.lu = newModel(l, u.shift)
 	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
 	u.readOnly, u.removable = l.ReadOnly, l.Removable
+	u.twin = l.Twin
 	if u.reservations == nil {
 		u.reservations = local.Memory()
 	}

@@ -103,7 +103,7 @@ func (d *Daemon) assemble() (err error) {
 
 // openLUN opens a LUN and lets initiators see it.
 func (d *Daemon) openLUN(cfg *config.Config, c config.LUN) error {
-	l, err := openLUN(cfg, c, d.node, d.boot, d.log)
+	l, err := openLUN(cfg, c, d.node, d.device, d.boot, d.log)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
 	if err == nil {
 		err = device.AddLUN(c.Number, scsi.LUN{
 			Disk:           l.vol,
+			Twin:           l,
 			NAA:            naa(c.UUID),
 			Serial:         config.FormatUUID(c.UUID),
 			Reservations:   reservations,

@@ -12,6 +12,7 @@ import (
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
 	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/target/scsi"
 	"github.com/twinlun/twinlun/target/volume"
 	"github.com/twinlun/twinlun/task"
 )
@@ -32,6 +33,7 @@ type lun struct {
 	log       *slog.Logger
 	vol       *volume.LUN
 	resized   func() // what to do when it has grown; set before start
+	device    *scsi.Target
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	tasks     sync.WaitGroup // grow
@@ -48,9 +50,9 @@ type lun struct {
 }
 
 // openLUN opens a LUN, or makes it if it is not there yet.
-func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, boot [16]byte, log *slog.Logger) (*lun, error) {
+func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *scsi.Target, boot [16]byte, log *slog.Logger) (*lun, error) {
 	l := &lun{
-		node: node, preferred: c.Preferred == cfg.Node, boot: boot,
+		node: node, device: device, preferred: c.Preferred == cfg.Node, boot: boot,
 		rate: cfg.Peer.CopyRate, window: copyWindow(len(cfg.LUNs)), log: log.With("lun", c.Number, "name", c.Name),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -123,6 +125,7 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 		Store:    f.store, MapFile: f.file,
 		Boot: l.boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
 		Want: max(want, f.size), Grow: l.growTo, Before: before,
+		Twin:     hearer{l.device, c.Number},
 		CopyRate: l.rate, CopyWindow: l.window,
 		Runtime: task.System, Log: l.log,
 	})

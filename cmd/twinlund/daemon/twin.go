@@ -1,0 +1,26 @@
+package daemon
+
+import (
+	"context"
+
+	"github.com/twinlun/twinlun/target/scsi"
+)
+
+// Tell implements scsi.Twin, over whatever replica the LUN has now.
+func (l *lun) Tell(ctx context.Context, topic uint16, body []byte) ([]byte, error) {
+	return l.replica().Tell(ctx, topic, body)
+}
+
+// hearer is the device server of a LUN as its replica sees it: a replication.Twin.
+type hearer struct {
+	device *scsi.Target
+	lun    uint16
+}
+
+// Heard implements replication.Twin.
+func (h hearer) Heard(topic uint16, body []byte) ([]byte, bool) {
+	return h.device.Heard(h.lun, topic, body)
+}
+
+// Joined implements replication.Twin.
+func (h hearer) Joined() { h.device.Joined(h.lun) }
