@@ -10,7 +10,8 @@ import (
 )
 
 // Limits told in VPD page B0h: they bound how long one command keeps the medium
-// busy. WRITE SAME's is lower because its pattern may have to be written.
+// busy. WRITE SAME's is lower because its pattern may have to be written; it holds for
+// "all up to the end", too.
 const (
 	maxUnmap       = 512 << 20 // bytes, all ranges of a command together
 	maxUnmapRanges = 256
@@ -135,11 +136,13 @@ func writeSameOperation(code api.SCSICommandType, f form, byte1 byte) operation 
 	return op
 }
 
-// writeSameExtent refuses 0 blocks, which would mean all up to the last one: B0h
-// says so (WSNZ).
+// writeSameExtent takes 0 blocks for all up to the last one. As many as B0h does not
+// allow are refused, whether the CDB says their number or not (SBC-3 5.43).
 func (f form) writeSameExtent(u *unit, cdb []byte) (extent, sense) {
-	if f.count(cdb) == 0 {
-		return extent{}, invalidField(f.countAt)
+	if lba, blocks := f.lba(cdb), u.blocks(); f.count(cdb) == 0 && lba < blocks {
+		f.count = fixed(blocks - lba)
+	} else if f.count(cdb) == 0 {
+		return extent{}, illegal(gotgt.ASC_LBA_OUT_OF_RANGE)
 	}
 	return f.extent(u, cdb, maxWriteSame)
 }
