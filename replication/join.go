@@ -35,7 +35,7 @@ func (r *Replica) sendPlanesLocked() {
 // meanwhile is dropped there.
 func (r *Replica) sendPlanes(c LinkConn) {
 	w := &planesOut{conn: c, lun: r.cfg.Number}
-	err := mapfile.WritePlanes(w, r.identity(), func(first uint64, into []dirtymap.State) {
+	err := mapfile.WritePlanes(w, r.cfg.identity(), func(first uint64, into []dirtymap.State) {
 		for i := range into {
 			into[i] = r.m.State(first + uint64(i))
 		}
@@ -43,10 +43,6 @@ func (r *Replica) sendPlanes(c LinkConn) {
 	if err == nil {
 		w.send(true)
 	}
-}
-
-func (r *Replica) identity() mapfile.Identity {
-	return mapfile.Identity{LUN: r.cfg.UUID, Geometry: r.cfg.Geometry}
 }
 
 // planesOut cuts planes into JoinMap messages.
@@ -145,7 +141,7 @@ func (p *planesIn) full(last bool) bool {
 // work unpacks the planes and gives them to the engine. It ends with them, or with
 // the connection.
 func (p *planesIn) work() {
-	err := mapfile.ReadPlanes(p, p.r.identity(), func(first uint64, states []dirtymap.State) error {
+	err := mapfile.ReadPlanes(p, p.r.cfg.identity(), func(first uint64, states []dirtymap.State) error {
 		p.r.received(p.conn, coherence.PeerStates{First: first, States: states})
 		return context.Cause(p.conn.Context())
 	})

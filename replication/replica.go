@@ -24,6 +24,7 @@ type ReplicaConfig struct {
 	UUID      [16]byte // of the LUN
 	Preferred bool     // this is the LUN's preferred node
 	Geometry  dirtymap.Geometry
+	BlockSize int64         // of the logical blocks that hosts see, bytes: 4096 or 512; 0: 512
 	Store     backing.Store // the replica's bytes, at least Geometry.Size; Close closes it
 	MapFile   mapfile.File  // Close closes it
 	Blank     bool          // every byte of Store is zero; used only if MapFile is empty
@@ -131,7 +132,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
 		History: meta.History, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
 		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
-		Want: cfg.Want, Kept: cfg.Before.kept(),
+		Want: cfg.Want, BlockSize: uint32(cfg.BlockSize), Kept: cfg.Before.kept(),
 	})
 	r.start(file)
 	return r, nil
@@ -158,7 +159,15 @@ func (c *ReplicaConfig) complete() error {
 	if c.CopyWindow == 0 {
 		c.CopyWindow = defaultCopyWindow
 	}
+	if c.BlockSize == 0 {
+		c.BlockSize = 512
+	}
 	return nil
+}
+
+// identity is what the map file and the planes are about.
+func (c *ReplicaConfig) identity() mapfile.Identity {
+	return mapfile.Identity{LUN: c.UUID, Geometry: c.Geometry, BlockSize: c.BlockSize}
 }
 
 // growLocked asks the owner for a larger Replica, once.
@@ -180,7 +189,7 @@ func (r *Replica) kept() *dirtymap.Map {
 
 // openMap opens the map file, or makes it.
 func openMap(cfg ReplicaConfig) (*mapfile.Log, error) {
-	id := mapfile.Identity{LUN: cfg.UUID, Geometry: cfg.Geometry}
+	id := cfg.identity()
 	file, report, err := mapfile.Open(cfg.MapFile, &id)
 	if errors.Is(err, mapfile.ErrEmpty) {
 		cfg.Log.Info("a new map file begins", "lun", cfg.Number, "blank", cfg.Blank)

@@ -13,7 +13,7 @@ import (
 
 func demoCommand() *cobra.Command {
 	o := demo.Options{Out: os.Stdout}
-	var size string
+	var size, blockSize string
 	cmd := &cobra.Command{
 		Use: "demo", Short: "run both sites on this machine, with one mirrored LUN", Args: cobra.NoArgs,
 		Long: "demo runs the daemons of two sites on 127.0.0.1, with an emulated line between them,\n" +
@@ -22,6 +22,11 @@ func demoCommand() *cobra.Command {
 			if cmd.Flags().Changed("size") {
 				if o.Size, err = config.ParseSize(size); err != nil {
 					return fmt.Errorf("--size: %w", err)
+				}
+			}
+			if cmd.Flags().Changed("block-size") {
+				if o.BlockSize, err = config.ParseBlockSize(blockSize); err != nil {
+					return fmt.Errorf("--block-size: %w", err)
 				}
 			}
 			exe, err := os.Executable()
@@ -39,6 +44,7 @@ func demoCommand() *cobra.Command {
 	f.StringVar(&o.JSON, "json", "", "write a file that tells scripts what runs where, when everything serves")
 	f.IntVar(&o.BasePort, "base-port", 13260, "iSCSI port of site a; site b has the tenth after it, others lie between and behind")
 	f.StringVar(&size, "size", config.FormatSize(demo.DefaultSize), "size of the LUN")
+	f.StringVar(&blockSize, "block-size", "512", "size of its logical blocks: 512 or 4096")
 	f.DurationVar(&o.Line.Delay, "link-delay", 0, "one-way delay of the link")
 	f.Int64Var(&o.Line.Rate, "link-rate", 0, "rate of the link, bits per second in each direction; 0: no limit")
 	f.BoolVar(&o.NoRestart, "no-restart", false, "do not start a killed daemon again")

@@ -47,7 +47,7 @@ func dumpSlots(w io.Writer, c *contents) {
 
 func dumpHeader(w io.Writer, c *contents) {
 	rep := c.report()
-	fmt.Fprintf(w, "LUN %x: %d bytes, %d extents of %d bytes\n", c.id.LUN, c.id.Size, c.id.Extents(), c.id.ExtentSize)
+	fmt.Fprintf(w, "LUN %x: %d bytes, %d extents of %d bytes, blocks of %d bytes for hosts\n", c.id.LUN, c.id.Size, c.id.Extents(), c.id.ExtentSize, c.id.blockSize())
 	fmt.Fprintf(w, "file: %d bytes, %d pages, log at offset %d up to %d, %d blocks, %d records\n",
 		c.size, c.id.pages(), c.header.logAt, c.end, c.sequence, c.records)
 	if rep.Torn > 0 {

@@ -28,7 +28,7 @@ func TestDump(t *testing.T) {
 	got := dumpOf(t, f.data, nil)
 	for _, want := range []string{
 		"header slot 0: version 1, number 4, generation 2\n",
-		"LUN 101112131415161718191a1b1c1d1e1f: 6553600 bytes, 100 extents of 65536 bytes\n",
+		"LUN 101112131415161718191a1b1c1d1e1f: 6553600 bytes, 100 extents of 65536 bytes, blocks of 512 bytes for hosts\n",
 		"1 pages, log at offset 12288",
 		"torn tail: 100 bytes\n",
 		"\nhistory 07010000000000000000000000000000, join 7, boot id 07020000000000000000000000000000, clean true, blank false\n",

@@ -13,7 +13,10 @@ const (
 	magic   = "TWLNMAP1"
 	version = 1
 
-	metaSize  = 41
+	metaAt      = 64
+	metaSize    = 41
+	blockSizeAt = metaAt + metaSize
+
 	flagClean = 1
 	flagBlank = 2
 )
@@ -40,6 +43,9 @@ func (h *header) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.generation)
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.logAt))
 	b = appendMeta(b, h.meta)
+	if size := h.id.blockSize(); size != 512 {
+		b = binary.LittleEndian.AppendUint32(b, uint32(size))
+	}
 	b = b[:slotSize-4]
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -68,13 +74,16 @@ func decodeHeader(b []byte) (header, error) {
 		return h, err
 	}
 	var err error
-	h.meta, err = decodeMeta(b[64 : 64+metaSize])
+	h.meta, err = decodeMeta(b[metaAt:blockSizeAt])
+	h.id.BlockSize = int64(le.Uint32(b[blockSizeAt:]))
 	switch {
 	case err != nil:
 		return h, err
+	case h.id.BlockSize != 0 && h.id.BlockSize != 4096:
+		return h, fmt.Errorf("has blocks of %d bytes", h.id.BlockSize)
 	case h.version != version || h.generation == 0 || h.logAt < 0:
 		return h, fmt.Errorf("has version %d, generation %d, log offset %d", h.version, h.generation, h.logAt)
-	case len(bytes.TrimLeft(b[64+metaSize:slotSize-4], "\x00")) > 0:
+	case len(bytes.TrimLeft(b[blockSizeAt+4:slotSize-4], "\x00")) > 0:
 		return h, fmt.Errorf("has bytes that version %d does not know", version)
 	}
 	return h, nil
@@ -90,6 +99,9 @@ func (h *header) check(id *Identity) error {
 	case id != nil && h.id.Geometry != id.Geometry:
 		return fmt.Errorf("%w: a LUN of %s, wanted are %s: the geometry is fixed when the LUN is made",
 			ErrForeign, geometryText(h.id.Geometry), geometryText(id.Geometry))
+	case id != nil && h.id.blockSize() != id.blockSize():
+		return fmt.Errorf("%w: a LUN that shows hosts blocks of %d bytes, wanted are %d: hosts could not read what they have written; for a LUN without data that matters, move replica and map file away at both nodes, and it is made anew",
+			ErrForeign, h.id.blockSize(), id.blockSize())
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package mapfile
 
 import (
+	"bytes"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -196,6 +197,10 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	f := newFile(t, 100, shared)
 	other, larger := testIdentity(100), testIdentity(101)
 	other.LUN[3]++
+	blocks, odd := testIdentity(100), testIdentity(100)
+	blocks.BlockSize, odd.BlockSize = 4096, 1024
+	oddFile := &memFile{data: put(append([]byte(nil), f.data...), (&header{version: 1, id: odd, number: 9, generation: 1}).encode(), 0)}
+	copy(oddFile.data[slotSize:], oddFile.data[:slotSize])
 	newer := &memFile{data: f.data}
 	h := header{version: 2, id: testIdentity(100), number: 9, generation: 1}
 	newer.data = put(append([]byte(nil), f.data...), h.encode(), 0)
@@ -207,6 +212,8 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	}{
 		"other LUN":      {f, &other, ErrForeign},
 		"other geometry": {f, &larger, ErrForeign},
+		"other blocks":   {f, &blocks, ErrForeign},
+		"odd blocks":     {oddFile, &same, ErrDamaged},
 		"newer version":  {newer, &same, ErrVersion},
 		"no bytes":       {&memFile{}, &same, ErrEmpty},
 		"few bytes":      {&memFile{data: make([]byte, 100)}, &same, ErrDamaged},
@@ -217,8 +224,42 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	same.BlockSize = 512 // as is one that does not say
 	if _, _, err := Open(f, &same); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBlockSizeStays: the file says which blocks hosts were shown, through checkpoints
+// and growing, and planes are taken from a peer that shows the same ones.
+func TestBlockSizeStays(t *testing.T) {
+	f, to := &memFile{}, &memFile{}
+	id, larger := testIdentity(100), testIdentity(200)
+	id.BlockSize, larger.BlockSize = 4096, 4096
+	must(t, Create(f, id, shared, testMeta(1)))
+	l, _, err := Open(f, &id)
+	must(t, err)
+	must(t, l.Append(setOf(1, 2, owned)))
+	must(t, l.Checkpoint())
+	must(t, l.Grow(to, larger.Size))
+	for _, c := range []struct {
+		f  *memFile
+		id Identity
+	}{{f, id}, {to, larger}} {
+		if _, _, err := Open(c.f, &c.id); err != nil {
+			t.Error(err)
+		}
+		c.id.BlockSize = 512
+		if _, _, err := Open(c.f, &c.id); !errors.Is(err, ErrForeign) {
+			t.Error("wanted with other blocks:", err)
+		}
+	}
+	planes := planesOf(t, id, make([]dirtymap.State, 100))
+	if _, err := unpacked(bytes.NewReader(planes), id); err != nil {
+		t.Error(err)
+	}
+	if _, err := unpacked(bytes.NewReader(planes), testIdentity(100)); !errors.Is(err, ErrForeign) {
+		t.Error("planes of other blocks:", err)
 	}
 }
 

@@ -25,7 +25,8 @@
 //	  48   8  generation of the log that continues the pages
 //	  56   8  offset of that log's first block
 //	  64  41  Meta when that log began
-//	 105   …  zeros
+//	 105   4  size of the logical blocks that hosts see, bytes; 0: 512
+//	 109   …  zeros
 //	4092   4  CRC of all before
 //
 // A page:
@@ -65,6 +66,7 @@
 package mapfile
 
 import (
+	"cmp"
 	"errors"
 	"hash/crc32"
 
@@ -91,7 +93,14 @@ var (
 type Identity struct {
 	LUN [16]byte // UUID
 	dirtymap.Geometry
+	// BlockSize is that of the logical blocks that hosts see, in bytes: 512 or 4096; 0 is
+	// 512. It means nothing to the map, and stands here because it is fixed for as long
+	// as there is a LUN: what hosts have written is full of block numbers.
+	BlockSize int64
 }
+
+// blockSize is BlockSize with its default.
+func (id *Identity) blockSize() int64 { return cmp.Or(id.BlockSize, 512) }
 
 // Meta is what a map file knows about the replica as a whole.
 type Meta struct {

@@ -99,6 +99,7 @@ func TestGrowing(t *testing.T) {
 		name                           string
 		size, want, peerSize, peerWant int64 // in blocks
 		grow                           int64 // 0: it does not
+		blocks                         uint32
 		joins, refuses                 bool
 	}{
 		{name: "nobody wants more", size: 4, want: 0, peerSize: 4, peerWant: 4, joins: true},
@@ -111,13 +112,14 @@ func TestGrowing(t *testing.T) {
 		{name: "the peer follows, and both go on", size: 8, want: 9, peerSize: 4, peerWant: 9, grow: 9},
 		{name: "the peer has grown, and this node may not", size: 4, want: 0, peerSize: 8, peerWant: 8, refuses: true},
 		{name: "this node has grown, and the peer may not", size: 8, want: 8, peerSize: 4, peerWant: 4, refuses: true},
+		{name: "other blocks for hosts", size: 4, want: 8, peerSize: 4, peerWant: 8, blocks: 4096, refuses: true},
 		{name: "beyond all bounds", size: 4, want: 1 << 50, peerSize: 4, peerWant: 1 << 50, joins: true},
 	} {
 		m := dirtymap.New(dirtymap.Geometry{Size: c.size * block, ExtentSize: block})
 		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, Want: c.want * block})
 		flush := e.Step(Connected{Streams: 1})[0].(Flush)
 		e.Step(Done{Token: flush.Token})
-		actions := e.Step(Received{&wire.JoinHello{Size: uint64(c.peerSize * block), Want: uint64(c.peerWant * block), ExtentSize: block}})
+		actions := e.Step(Received{&wire.JoinHello{Size: uint64(c.peerSize * block), Want: uint64(c.peerWant * block), ExtentSize: block, BlockSize: c.blocks}})
 		grow, joins, refuses := int64(0), false, false
 		for _, a := range actions {
 			switch a := a.(type) {

@@ -271,6 +271,9 @@ type Config struct {
 	ServeStale bool
 	// Want is how large the LUN may grow here, in bytes; 0: it is not to grow.
 	Want int64
+	// BlockSize is that of the logical blocks that hosts see, in bytes. The engine only
+	// sees to it that the peer shows the same.
+	BlockSize uint32
 	// Kept is the map of the engine before this one in the same process, closed in
 	// order; nil: there was none, or it did not know itself which blocks are dirty.
 	// This one may be larger.

@@ -160,7 +160,7 @@ func (e *Engine) hello() *wire.JoinHello {
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
 		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
 		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
-		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)),
+		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)), BlockSize: e.cfg.BlockSize,
 	}
 	if e.cfg.Prepared != nil {
 		h.Prepared = e.cfg.Prepared.Join
@@ -195,7 +195,7 @@ func (e *Engine) greet() {
 // sizes are never different for longer than it takes both to start.
 func (e *Engine) growing(p *wire.JoinHello) bool {
 	mine := e.hello()
-	if p.LUN != mine.LUN || p.ExtentSize != mine.ExtentSize || max(p.Size, p.Want) > dirtymap.MaxSize {
+	if p.LUN != mine.LUN || p.ExtentSize != mine.ExtentSize || p.BlockSize != mine.BlockSize || max(p.Size, p.Want) > dirtymap.MaxSize {
 		return false
 	}
 	common := min(mine.Want, p.Want)
@@ -213,6 +213,8 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 		return fmt.Sprintf("different LUNs: %x here, %x there; give both nodes the same LUN UUID", e.cfg.LUN, p.LUN)
 	case p.Size != uint64(e.geo.Size) || p.ExtentSize != uint32(e.geo.ExtentSize):
 		return fmt.Sprintf("different sizes: %d bytes in extents of %d here, %d in extents of %d there; a LUN grows when both nodes are configured with the larger size", e.geo.Size, e.geo.ExtentSize, p.Size, p.ExtentSize)
+	case p.BlockSize != e.cfg.BlockSize:
+		return fmt.Sprintf("hosts are shown blocks of %d bytes here, of %d there; configure the LUN with the same block-size at both nodes: that of the node whose replica holds data, and let the other one start with a new replica", e.cfg.BlockSize, p.BlockSize)
 	case p.Preferred == e.cfg.Preferred:
 		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
 	case p.History == zero || e.cfg.History == zero:

@@ -243,7 +243,7 @@ func drawMessage(t *rapid.T) Message {
 	case KindJoinHello:
 		return &JoinHello{LUN: id(), History: id(), Size: u64("size"), ExtentSize: rapid.Uint32().Draw(t, "extent size"),
 			Preferred: flag("preferred"), Blank: flag("blank"), Crashed: flag("crashed"), Restarted: flag("restarted"),
-			Committed: u64("committed"), Prepared: u64("prepared"), Proposal: id(), Want: u64("want")}
+			Committed: u64("committed"), Prepared: u64("prepared"), Proposal: id(), Want: u64("want"), BlockSize: rapid.Uint32().Draw(t, "block size")}
 	case KindJoinMap:
 		return &JoinMap{Last: flag("last"), Data: bytes.Repeat([]byte{rapid.Byte().Draw(t, "data")}, rapid.IntRange(1, 5000).Draw(t, "n"))}
 	case KindMark:

@@ -12,6 +12,7 @@ package wire
 //	53   8  prepared
 //	61  16  proposal
 //	77   8  want
+//	85   4  block size
 type JoinHello struct {
 	LUN        [16]byte // UUID
 	History    [16]byte // which history the replica belongs to; zero: none yet
@@ -25,9 +26,10 @@ type JoinHello struct {
 	Prepared   uint64   // number of a join that is prepared here and not committed; 0: none
 	Proposal   [16]byte // random: the preferred node's names a new history
 	Want       uint64   // bytes that the sender has room for, Size or more: the LUN may grow to it
+	BlockSize  uint32   // of the logical blocks that hosts see, bytes
 }
 
-const joinHelloSize = 85
+const joinHelloSize = 89
 
 // Kind implements Message.
 func (*JoinHello) Kind() Kind { return KindJoinHello }
@@ -47,6 +49,7 @@ func (m *JoinHello) appendBody(b *Batch) {
 	b.u64(m.Prepared)
 	b.bytes(m.Proposal[:])
 	b.u64(m.Want)
+	b.u32(m.BlockSize)
 }
 
 func (m *JoinHello) parseBody(p *parser) {
@@ -63,6 +66,7 @@ func (m *JoinHello) parseBody(p *parser) {
 	m.Prepared = p.u64()
 	m.Proposal = p.array16()
 	m.Want = p.u64()
+	m.BlockSize = p.u32()
 }
 
 func joinFlags(bits ...bool) (f uint8) {

@@ -39,6 +39,7 @@ type Options struct {
 	JSON      string // "": none
 	BasePort  int
 	Size      int64 // bytes; 0: DefaultSize, or that of the LUN in Dir
+	BlockSize int64 // bytes; 0: 512, or that of the LUN in Dir
 	Line      emulator.State
 	NoRestart bool
 	Out       io.Writer
@@ -131,7 +132,7 @@ func (d *demo) makeDir() (err error) {
 }
 
 func (d *demo) makeSites() (err error) {
-	if d.lun, err = openLUN(filepath.Join(d.dir, "demo.json"), d.o.Size); err != nil {
+	if d.lun, err = openLUN(filepath.Join(d.dir, "demo.json"), d.o.Size, d.o.BlockSize); err != nil {
 		return err
 	}
 	for i, name := range []string{"a", "b"} {

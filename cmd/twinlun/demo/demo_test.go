@@ -14,28 +14,38 @@ import (
 
 func TestLUNOfAFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "demo.json")
-	first, err := openLUN(path, 64<<20)
+	first, err := openLUN(path, 64<<20, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := config.ParseUUID(first.UUID); err != nil || first.Size != 64<<20 {
+	if _, err := config.ParseUUID(first.UUID); err != nil || first.Size != 64<<20 || first.BlockSize != 4096 {
 		t.Errorf("a new LUN: %+v, %v", first, err)
 	}
 	for _, size := range []int64{0, 64 << 20} {
-		if again, err := openLUN(path, size); again != first || err != nil {
+		if again, err := openLUN(path, size, size/(16<<10)); again != first || err != nil {
 			t.Errorf("again, size %d: %+v, %v; want %+v", size, again, err, first)
 		}
 	}
-	if _, err := openLUN(path, 1<<30); err == nil || !strings.Contains(err.Error(), "has 64MiB") {
+	if _, err := openLUN(path, 1<<30, 0); err == nil || !strings.Contains(err.Error(), "has 64MiB") {
 		t.Errorf("another size: %v", err)
+	}
+	if _, err := openLUN(path, 0, 512); err == nil || !strings.Contains(err.Error(), "has blocks of 4096 bytes") {
+		t.Errorf("other blocks: %v", err)
+	}
+	old := filepath.Join(t.TempDir(), "old.json")
+	if err := os.WriteFile(old, []byte(`{"uuid":"x","size":4096}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := openLUN(old, 0, 0); l.BlockSize != 512 || err != nil {
+		t.Errorf("made before there was a choice: %+v, %v", l, err)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLUN(path, 0); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := openLUN(path, 0, 0); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a damaged file: %v", err)
 	}
-	if fresh, err := openLUN(filepath.Join(t.TempDir(), "x"), 0); fresh.Size != DefaultSize || err != nil {
+	if fresh, err := openLUN(filepath.Join(t.TempDir(), "x"), 0, 0); fresh.Size != DefaultSize || fresh.BlockSize != 512 || err != nil {
 		t.Errorf("without a wish: %+v, %v", fresh, err)
 	}
 }

@@ -65,14 +65,7 @@ func ready(ctx context.Context, portal string) bool {
 		return false
 	}
 	defer s.Close()
-	read10 := []byte{0x28, 9: 0} // no blocks: clears the unit attention of a new nexus
-	s.Command(ctx, read10, nil, nil)
-	read10[8] = 1
-	_, err = s.Command(ctx, read10, nil, make([]byte, 512))
-	if err != nil {
-		return false
-	}
-	return s.Logout(ctx) == nil
+	return s.ReadAt(ctx, make([]byte, 4096), 0) == nil && s.Logout(ctx) == nil
 }
 
 // statusLines asks both sites.

@@ -71,7 +71,7 @@ peer:
   listen: "{{.}}"{{end}}{{with .Site.PeerDial}}
   address: "{{.}}"{{end}}
 luns:
-  - {number: 0, name: disk, uuid: {{.LUN.UUID}}, size: {{.LUN.Size}}, preferred: a}
+  - {number: 0, name: disk, uuid: {{.LUN.UUID}}, size: {{.LUN.Size}}, block-size: {{.LUN.BlockSize}}, preferred: a}
 `))
 
 // siteConfig is a site as the template sees it.

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -14,18 +15,16 @@ import (
 
 // lun is what DIR/demo.json keeps from one demo to the next.
 type lun struct {
-	UUID string `json:"uuid"`
-	Size int64  `json:"size"`
+	UUID      string `json:"uuid"`
+	Size      int64  `json:"size"`
+	BlockSize int64  `json:"blockSize"`
 }
 
-// openLUN finds the folder's LUN, or makes a new one. Size 0: no wish.
-func openLUN(path string, size int64) (l lun, err error) {
+// openLUN finds the folder's LUN, or makes a new one. Sizes of 0: no wish.
+func openLUN(path string, size, blockSize int64) (l lun, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if size == 0 {
-			size = DefaultSize
-		}
-		l = lun{UUID: newUUID(), Size: size}
+		l = lun{UUID: newUUID(), Size: cmp.Or(size, DefaultSize), BlockSize: cmp.Or(blockSize, 512)}
 		return l, writeJSON(path, l)
 	}
 	if err == nil {
@@ -37,6 +36,11 @@ func openLUN(path string, size int64) (l lun, err error) {
 	if size != 0 && size != l.Size {
 		return l, fmt.Errorf("--size %s: the LUN in %s has %s; leave --size out, or choose another --dir",
 			config.FormatSize(size), filepath.Dir(path), config.FormatSize(l.Size))
+	}
+	l.BlockSize = cmp.Or(l.BlockSize, 512) // made when there were no others
+	if blockSize != 0 && blockSize != l.BlockSize {
+		return l, fmt.Errorf("--block-size %d: the LUN in %s has blocks of %d bytes; leave --block-size out, or choose another --dir",
+			blockSize, filepath.Dir(path), l.BlockSize)
 	}
 	return l, nil
 }

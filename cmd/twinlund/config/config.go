@@ -94,6 +94,7 @@ type LUN struct {
 	UUID       [16]byte
 	Size       int64 // bytes
 	ExtentSize int64 // bytes
+	BlockSize  int64 // of the logical blocks that hosts see, bytes: 512 or 4096
 	Backing    string
 	Map        string
 	Preferred  string        // name of the node that wins ties

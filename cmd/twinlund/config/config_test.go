@@ -57,7 +57,7 @@ func TestGoodFile(t *testing.T) {
 		len(c.ISCSI.Listen) != 2 || c.ISCSI.Portals[1] != (Portal{"192.0.2.2:3260", 2}) {
 		t.Errorf("loaded %+v", c)
 	}
-	if l.Size != 10<<30 || l.ExtentSize != 64<<10 || l.Backing != "/srv/twinlun/disk.img" || l.Map != "/srv/twinlun/disk.map" || l.UUID[0] != 0x6b {
+	if l.Size != 10<<30 || l.ExtentSize != 64<<10 || l.BlockSize != 512 || l.Backing != "/srv/twinlun/disk.img" || l.Map != "/srv/twinlun/disk.map" || l.UUID[0] != 0x6b {
 		t.Errorf("loaded LUN %+v", l)
 	}
 }
@@ -103,6 +103,8 @@ func TestErrors(t *testing.T) {
 		{"size: 10GiB", "size: 10 pieces", "luns, entry 1: size: \"10 pieces\" is not a number of bytes"},
 		{"size: 10GiB", "size: 10000", "LUN 0 (disk): size 10000: must be a multiple of 4096"},
 		{"size: 10GiB", "size: 99999999TiB", "is not a number of bytes"},
+		{"size: 10GiB", "size: 10GiB\n    block-size: 1024", `luns, entry 1: block-size: "1024" is no size of blocks; it is 512,`},
+		{"size: 10GiB", "size: 10GiB\n    block-size: big", `block-size: "big" is no size of blocks`},
 		{"number: 0", "number: 20000", "number: \"20000\" is not a number from 0 to 16383"},
 		{"uuid: 6ba7b810-9dad", "uuid: 6ba7b8109-dad", "is not a UUID"},
 		{"preferred: a", "preferred: c", `preferred: "c" is neither "a" nor "b"`},
@@ -170,6 +172,15 @@ func TestEnvironmentErrors(t *testing.T) {
 	}
 	if _, err := (Source{File: "/nonexistent/x.yaml"}).Load(); err == nil || !strings.Contains(err.Error(), "/nonexistent/x.yaml") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func TestBlockSize(t *testing.T) {
+	for text, want := range map[string]int64{"512": 512, "4096": 4096, "4KiB": 4096} {
+		c, err := Source{File: write(t, good+"    block-size: "+text+"\n")}.Load()
+		if err != nil || c.LUNs[0].BlockSize != want {
+			t.Errorf("block-size %s: %+v, %v", text, c, err)
+		}
 	}
 }
 

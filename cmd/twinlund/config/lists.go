@@ -123,6 +123,7 @@ func (e element) lun(c *Config) (l LUN, err error) {
 		{"uuid", func(v string) (err error) { l.UUID, err = ParseUUID(v); return }},
 		{"size", func(v string) (err error) { l.Size, err = ParseSize(v); return }},
 		{"extent-size", func(v string) (err error) { l.ExtentSize, err = ParseSize(v); return }},
+		{"block-size", func(v string) (err error) { l.BlockSize, err = ParseBlockSize(v); return }},
 		{"preferred", checkName},
 		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
 		{"serve-stale", func(v string) (err error) { l.ServeStale, err = strconv.ParseBool(v); return }},
@@ -140,6 +141,7 @@ func (e element) defaults(c *Config) {
 	name := e["name"]
 	for key, value := range map[string]string{
 		"extent-size": "64KiB",
+		"block-size":  "512",
 		"backing":     filepath.Join(c.DataDir, name+".img"),
 		"map":         filepath.Join(c.DataDir, name+".map"),
 		"cold-after":  (30 * time.Second).String(),

@@ -149,7 +149,7 @@ var (
 	hostKeys   = map[string]bool{"initiator": true, "user": true, "secret": true, "secret-file": true,
 		"target-user": true, "target-secret": true, "target-secret-file": true,
 		"prefer": true, "luns": true}
-	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true,
+	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true, "block-size": true,
 		"backing": true, "map": true, "preferred": true, "cold-after": true,
 		"serve-stale": true, "read-only": true, "removable": true}
 )

@@ -61,6 +61,16 @@ func ParseSize(v string) (int64, error) {
 	return 0, fmt.Errorf("%q is not a number of bytes; write it like 65536, 64KiB, 10GiB or 1TiB", v)
 }
 
+// ParseBlockSize reads the size of a LUN's logical blocks, in bytes. The coherence
+// protocol's own block has 4096, and hosts that write smaller ones share it.
+func ParseBlockSize(v string) (int64, error) {
+	n, err := ParseSize(v)
+	if err != nil || n != 512 && n != 4096 {
+		return 0, fmt.Errorf("%q is no size of blocks; it is 512, which every host takes, or 4096", v)
+	}
+	return n, nil
+}
+
 // FormatSize is a number of bytes as ParseSize reads it, as short as is exact.
 func FormatSize(n int64) string {
 	for i := len(sizeUnits) - 2; i >= 0; i-- {

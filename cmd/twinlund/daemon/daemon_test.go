@@ -150,6 +150,9 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"other blocks for hosts", "a LUN that shows hosts blocks of 512 bytes, wanted are 4096", func(_ *testing.T, cfg *config.Config) {
+			cfg.LUNs[0].BlockSize = 4096
+		}},
 		{"another LUN", "map file belongs to something else", func(_ *testing.T, cfg *config.Config) { cfg.LUNs[0].UUID[0]++ }},
 		{"a damaged map", "move this file away", func(t *testing.T, cfg *config.Config) {
 			if err := os.WriteFile(cfg.LUNs[0].Map, make([]byte, 100_000), 0o600); err != nil {
@@ -217,4 +220,41 @@ func TestEmptyFile(t *testing.T) {
 	if empty(path) {
 		t.Error("a file with a byte in it is taken for empty")
 	}
+}
+
+// TestBlockSizes: hosts see the blocks that are configured, the same at both nodes; with
+// different ones the LUN is not joined, and each node says why.
+func TestBlockSizes(t *testing.T) {
+	cfg := nodes(t)
+	for _, c := range cfg {
+		c.LUNs[0].BlockSize = 4096
+	}
+	a, b := startNode(t, cfg[0]), startNode(t, cfg[1])
+	for _, d := range []*Daemon{a, b} {
+		use(t, d, func(ctx context.Context, s *initiator.Session) error {
+			if c, err := s.Capacity(ctx); err != nil || c.BlockSize != 4096 || c.Size() != 16<<20 {
+				return fmt.Errorf("capacity %+v, %v", c, err)
+			}
+			return s.WriteAt(ctx, make([]byte, 4096), 16<<20-4096)
+		})
+	}
+	stopNode(t, b)
+	for _, path := range []string{cfg[1].LUNs[0].Backing, cfg[1].LUNs[0].Map} {
+		rename(t, path, path+".away")
+	}
+	cfg[1].LUNs[0].BlockSize = 512
+	b = startNode(t, cfg[1])
+	for _, d := range []*Daemon{a, b} {
+		const want = "hosts are shown blocks of" // its own words, or the peer's
+		for end := time.Now().Add(time.Minute); !strings.Contains(d.Status().LUNs[0].LastAlarm, want); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("no alarm …%s…, but %q", want, d.Status().LUNs[0].LastAlarm)
+			}
+		}
+		if d.Status().LUNs[0].Serving {
+			t.Error("serves")
+		}
+	}
+	stopNode(t, a)
+	stopNode(t, b)
 }

@@ -44,7 +44,7 @@ func openFiles(c *config.LUN, boot [16]byte) (*files, error) {
 	}
 	if size == 0 {
 		size = c.Size
-		id := mapfile.Identity{LUN: c.UUID, Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize}}
+		id := mapfile.Identity{LUN: c.UUID, Geometry: dirtymap.Geometry{Size: c.Size, ExtentSize: c.ExtentSize}, BlockSize: c.BlockSize}
 		if err := mapfile.CreateOS(c.Map, id, 0, mapfile.Meta{BootID: boot, Blank: blank}); err != nil {
 			return nil, errors.Join(err, store.Close())
 		}

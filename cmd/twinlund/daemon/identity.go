@@ -31,6 +31,7 @@ func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
 			PreferredGroup: groupOf(cfg, c.Preferred),
 			ReadOnly:       c.ReadOnly,
 			Removable:      c.Removable,
+			BlockSize:      uint32(c.BlockSize),
 		})
 	}
 	if err != nil {
