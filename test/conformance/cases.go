@@ -25,8 +25,17 @@ const (
 	Todo Word = "todo" // it fails or skips, until something is done
 )
 
-// Expectations are those of twinlun, by case: "Suite.Case".
+// Expectations are those of twinlun, by case: "Suite.Case", or "Suite.Case@Tag" if it is
+// about ways with that tag alone.
 func Expectations() (map[string]Expectation, error) { return parse(cases) }
+
+// of finds what is expected of a result.
+func of(expected map[string]Expectation, r Result) (e Expectation, named bool) {
+	if e, named = expected[r.Case+"@"+r.Tag]; !named {
+		e, named = expected[r.Case]
+	}
+	return e, named
+}
 
 // parse reads a list of expectations. A line is a word, a case, and a reason; lines
 // that are empty or begin with # are for people.

@@ -40,8 +40,8 @@ func TestJudge(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	all, err := parse("# c\n\n skip A.B it is so \ntodo C.D-1 x\n")
-	if err != nil || len(all) != 2 || all["A.B"] != (Expectation{Skip, "it is so"}) || all["C.D-1"] != (Expectation{Todo, "x"}) {
+	all, err := parse("# c\n\n skip A.B it is so \ntodo C.D-1 x\nskip A.B@512 y\n")
+	if err != nil || len(all) != 3 || all["A.B@512"] != (Expectation{Skip, "y"}) || all["A.B"] != (Expectation{Skip, "it is so"}) || all["C.D-1"] != (Expectation{Todo, "x"}) {
 		t.Errorf("%v, %v", all, err)
 	}
 	for _, text := range []string{"skip A.B", "pass A.B x", "skip A x", "skip A.B.C x", "skip A.B x\ntodo A.B y"} {
@@ -84,6 +84,20 @@ func TestFindings(t *testing.T) {
 	var text strings.Builder
 	if n := Report(&text, []Result{{Case: "S.Pass", Way: "w"}}, expected); n != 3 {
 		t.Errorf("%d findings about three cases that were not run:\n%s", n, &text)
+	}
+	tagged := map[string]Expectation{"S.A@x": {Fail, "why"}, "S.B": {Fail, "why"}, "S.B@x": {Skip, "why"}, "S.C@x": {Skip, "why"}}
+	results := []Result{{Case: "S.A", Tag: "x", Outcome: Failed}, {Case: "S.A", Tag: "y"}, {Case: "S.B", Tag: "x", Outcome: Skipped},
+		{Case: "S.B", Tag: "y", Outcome: Failed}, {Case: "S.C", Tag: "y"}}
+	text.Reset()
+	if n := Report(&text, results, tagged); n != 1 || !strings.Contains(text.String(), "S.C@x is in cases.txt, and was not run") {
+		t.Errorf("%d findings, should be one about S.C@x:\n%s", n, &text)
+	}
+	text.Reset()
+	for i := range results {
+		results[i].Tag = map[string]string{"x": "y", "y": "x"}[results[i].Tag]
+	}
+	if n := Report(&text, results, tagged); n != 5 {
+		t.Errorf("%d findings with tags exchanged:\n%s", n, &text)
 	}
 }
 

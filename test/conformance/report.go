@@ -18,11 +18,10 @@ func Report(w io.Writer, all []Result, expected map[string]Expectation) (finding
 	sums(w, all)
 	fmt.Fprintln(w)
 	for _, name := range order(all) {
-		findings += reportCase(w, of(all, name), expected)
+		findings += reportCase(w, those(all, name), expected)
 	}
-	known := order(all)
 	for name := range expected {
-		if !slices.Contains(known, name) {
+		if !slices.ContainsFunc(all, func(r Result) bool { return name == r.Case || name == r.Case+"@"+r.Tag }) {
 			findings++
 			fmt.Fprintf(w, "FINDING  %s is in cases.txt, and was not run\n", name)
 		}
@@ -57,8 +56,8 @@ func order(all []Result) (names []string) {
 	return names
 }
 
-// of takes the results of one case out of all.
-func of(all []Result, name string) (some []Result) {
+// those takes the results of one case out of all.
+func those(all []Result, name string) (some []Result) {
 	for _, r := range all {
 		if r.Case == name {
 			some = append(some, r)
@@ -70,7 +69,7 @@ func of(all []Result, name string) (some []Result) {
 // reportCase prints a case that has not passed everywhere, or should not have.
 func reportCase(w io.Writer, results []Result, expected map[string]Expectation) (findings int) {
 	for i, r := range results {
-		e, named := expected[r.Case]
+		e, named := of(expected, r)
 		finding := e.check(named, r.Outcome)
 		if expected != nil && finding != "" {
 			findings++

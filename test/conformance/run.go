@@ -44,10 +44,18 @@ type Way struct {
 	Name string   // for people
 	URLs []string // one, or two for TwoPaths
 	For  []Kind   // of cases
+	Tag  string   // what lines of cases.txt may call it, after an @
+	Only []string // suites; none: all
 	// Blank, if it is there, makes the beginning of the LUN zeros, before each case about
 	// paths: MultipathIO.CompareAndWrite zeroes 256 blocks and compares 257.
 	Blank func(context.Context) error
 }
+
+// BlockSuites are those for which the size of the logical blocks matters, one of those
+// that differ in nothing but their CDBs, and none that only take long.
+var BlockSuites = []string{"CompareAndWrite", "ExtendedCopy", "GetLBAStatus", "Inquiry", "Mandatory", "Prefetch16",
+	"Read6", "Read10", "Read16", "ReadCapacity10", "ReadCapacity16", "Unmap", "Verify16", "Write10", "Write16",
+	"WriteAtomic16", "WriteSame10", "WriteSame16", "iSCSIResiduals"}
 
 // Kind is what a case needs.
 type Kind int
@@ -68,13 +76,14 @@ var kinds = map[string]Kind{
 // takes tells whether a case is for this way.
 func (w Way) takes(name string) bool {
 	suite, _, _ := strings.Cut(name, ".")
-	return slices.Contains(w.For, kinds[suite])
+	return slices.Contains(w.For, kinds[suite]) && (w.Only == nil || slices.Contains(w.Only, suite))
 }
 
 // Result is one case on one way.
 type Result struct {
 	Case    string
 	Way     string
+	Tag     string // of the way
 	Outcome Outcome
 	Why     string // it has not passed
 	Output  string
@@ -113,7 +122,7 @@ func run(ctx context.Context, name string, w Way) Result {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()
 	err := cmd.Run()
-	r := Result{Case: name, Way: w.Name, Took: time.Since(began), Output: out.String()}
+	r := Result{Case: name, Way: w.Name, Tag: w.Tag, Took: time.Since(began), Output: out.String()}
 	r.Outcome, r.Why = judge(r.Output)
 	// Its exit status only says again whether an assertion has failed.
 	if crashed := cmd.ProcessState == nil || !cmd.ProcessState.Exited(); crashed || r.Outcome == Broken {
