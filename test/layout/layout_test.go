@@ -26,6 +26,7 @@ var floors = map[string]int{
 	"replication/wire":     1,
 	"replication/emulator": 1,
 	"cluster/catalog":      1,
+	"cluster/identity":     1,
 	"target/backing":       1,
 	"target/sam":           1,
 
@@ -33,6 +34,7 @@ var floors = map[string]int{
 
 	"replication/coherence": 2,
 	"cluster/failover":      2,
+	"cluster/transport":     2,
 
 	"replication": 3,
 	"cluster":     3,
