@@ -28,7 +28,8 @@ type Admission interface {
 	// neither, and durably in the whole cluster before it returns. A node that was
 	// admitted is admitted again with the same token, name and key, and adds nothing:
 	// it may not have got the answer. The token is looked at before anything else, so
-	// that only who has one learns more than ErrTokenUnknown.
+	// that only who has one learns more than ErrTokenUnknown; and in this node's own
+	// copy of the list first, so that who has none makes no work for the others.
 	Admit(ctx context.Context, token TokenHash, r *JoinRequest) error
 }
 
@@ -44,14 +45,23 @@ type Issuer struct {
 func (i *Issuer) Join(ctx context.Context, request []byte) (answer []byte, err error) {
 	a, err := i.join(ctx, request)
 	if err != nil {
-		a = &JoinAnswer{Refused: outside(err)}
+		a = &JoinAnswer{Refused: outside(err), Elsewhere: errors.Is(err, errNotHere)}
 	}
+	return a.encode(), err
+}
+
+// Refusal is the answer to a request to join that is not looked at.
+func Refusal(reason string) []byte {
+	return (&JoinAnswer{Refused: reason, Elsewhere: true}).encode()
+}
+
+func (a *JoinAnswer) encode() []byte {
 	a.Version = joinVersion
-	answer, errJSON := json.Marshal(a)
-	if errJSON != nil {
-		panic("identity: an answer that is no JSON: " + errJSON.Error())
+	data, err := json.Marshal(a)
+	if err != nil {
+		panic("identity: an answer that is no JSON: " + err.Error())
 	}
-	return answer, err
+	return data
 }
 
 func (i *Issuer) join(ctx context.Context, request []byte) (*JoinAnswer, error) {

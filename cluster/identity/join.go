@@ -34,6 +34,9 @@ type JoinRequest struct {
 
 const joinVersion = 1
 
+// ErrElsewhere: the node that was asked has decided nothing; ask another one.
+var ErrElsewhere = errors.New("the node that was asked cannot decide")
+
 // Key names the key that the node will have.
 func (r *JoinRequest) Key() Fingerprint {
 	f, _ := FingerprintOf(r.parsed.PublicKey) // of a kind that was checked
@@ -80,6 +83,8 @@ func (r *JoinRequest) check() (err error) {
 type JoinAnswer struct {
 	Version int    `json:"version"` // 1
 	Refused string `json:"refused"` // why not; "": welcome
+	// Elsewhere: nothing was decided, and another node may admit it.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 
 	Certificate []byte   `json:"certificate,omitempty"` // the node's, DER
 	Authorities [][]byte `json:"authorities,omitempty"` // of the CA, DER; the first one signs
@@ -140,6 +145,9 @@ func (a *Applicant) accept(data []byte) (*Node, error) {
 	answer := new(JoinAnswer)
 	if err := json.Unmarshal(data, answer); err != nil {
 		return nil, fmt.Errorf("the answer cannot be understood: %w", err)
+	}
+	if answer.Elsewhere {
+		return nil, fmt.Errorf("%w: %.500q", ErrElsewhere, answer.Refused)
 	}
 	if answer.Refused != "" {
 		return nil, fmt.Errorf("the cluster refuses: %.500q", answer.Refused)

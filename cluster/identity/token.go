@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -206,4 +207,27 @@ func decodeToken(b []byte) (*Token, error) {
 		return nil, fmt.Errorf("it has %d addresses instead of %d", len(t.Addresses), b[81])
 	}
 	return t, t.check()
+}
+
+// Verify tells whether the other end of a connection, by the certificates that it has
+// shown, is a node of the token's cluster: signed by the CA with the token's
+// fingerprint, whose certificate it shows, too.
+func (t *Token) Verify(shown []*x509.Certificate, now time.Time) error {
+	if len(shown) == 0 {
+		return errors.New("the other end has shown no certificate")
+	}
+	roots := x509.NewCertPool()
+	for _, cert := range shown[1:] {
+		if fingerprintOf(cert) == t.Authority {
+			roots.AddCert(cert)
+		}
+	}
+	if _, err := shown[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now}); err != nil {
+		return fmt.Errorf("this is not the cluster that the token is for: %w", err)
+	}
+	if len(shown[0].DNSNames) != 1 {
+		return errors.New("this is no node of a cluster")
+	}
+	_, err := t.Cluster.nodeOf(shown[0].DNSNames[0])
+	return err
 }
