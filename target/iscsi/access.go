@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -137,6 +138,13 @@ type directory struct {
 // maxTargets bounds what one answer to SendTargets may become.
 const maxTargets = 4096
 
+// CheckTargets tells what is wrong with targets, their access lists and the credentials
+// for discovery, and would keep New or SetTargets from taking them.
+func CheckTargets(targets []Target, discovery Auth) error {
+	_, err := newDirectory(targets, discovery)
+	return err
+}
+
 // newDirectory checks the targets and copies them.
 func newDirectory(targets []Target, discovery Auth) (*directory, error) {
 	if len(targets) > maxTargets {
@@ -163,11 +171,12 @@ func newDirectory(targets []Target, discovery Auth) (*directory, error) {
 	return d, CheckSecrets(auths)
 }
 
-// admit finds the target that an initiator names, and how it may prove itself.
-func (d *directory) admit(target, initiator string) (*Target, []Auth, error) {
+// admit finds the target that an initiator names, who has come through a listener, and
+// how it may prove itself.
+func (d *directory) admit(target, initiator string, via net.Listener) (*Target, []Auth, error) {
 	t := d.byName[target]
-	if t == nil {
-		return nil, nil, refuse(loginNotFound, "there is no target %.223q here", target)
+	if t == nil || !t.through(via) {
+		return nil, nil, refuse(loginNotFound, "there is no target %.223q at this portal", target)
 	}
 	auths := allowed(t.Access, initiator)
 	if len(auths) == 0 {

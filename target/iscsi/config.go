@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -34,15 +35,23 @@ type Target struct {
 	// Portals are all that SendTargets reports: this server's and those at which
 	// the same target is served elsewhere.
 	Portals []Portal
-	Device  sam.Target // a pointer, or else comparable
+	// Listeners are those through which initiators log in to the target, among the ones
+	// that are served; none: all of them. Discovery goes through all in any case.
+	Listeners []net.Listener
+	Device    sam.Target // a pointer, or else comparable
 	// Access is who may log in; an empty list: nobody.
 	Access []Access
 }
 
 // clone copies what the caller might change.
 func (t Target) clone() *Target {
-	t.Portals, t.Access = slices.Clone(t.Portals), slices.Clone(t.Access)
+	t.Portals, t.Access, t.Listeners = slices.Clone(t.Portals), slices.Clone(t.Access), slices.Clone(t.Listeners)
 	return &t
+}
+
+// through tells whether initiators log in to the target through a listener.
+func (t *Target) through(l net.Listener) bool {
+	return len(t.Listeners) == 0 || slices.Contains(t.Listeners, l)
 }
 
 // Portal is an address at which a target is served.

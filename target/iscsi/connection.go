@@ -15,6 +15,7 @@ type connection struct {
 	srv      *Server
 	log      *slog.Logger
 	conn     net.Conn
+	via      net.Listener  // that has taken it
 	received atomic.Uint64 // bytes
 	inlet    *inlet
 	in       *stream
@@ -22,8 +23,8 @@ type connection struct {
 	seq      *sequenceNumbers
 }
 
-func newConnection(srv *Server, conn net.Conn) *connection {
-	c := &connection{srv: srv, conn: conn, seq: &sequenceNumbers{}}
+func newConnection(srv *Server, conn net.Conn, via net.Listener) *connection {
+	c := &connection{srv: srv, conn: conn, via: via, seq: &sequenceNumbers{}}
 	c.log = srv.log.With("peer", conn.RemoteAddr().String())
 	c.inlet = &inlet{conn: conn, count: &c.received}
 	c.in = newLoginStream(c.inlet)

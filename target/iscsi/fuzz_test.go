@@ -231,7 +231,7 @@ func attack(t *testing.T, flags byte, in []byte) {
 	if err := ours.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	srv.start(theirs)
+	srv.start(theirs, nil)
 	i := &initiator{t: t, conn: ours, cmdSN: 100}
 	if flags&attackAfterLogin != 0 {
 		text := []string{"InitialR2T=No", "MaxOutstandingR2T=8"}

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 
@@ -60,6 +61,7 @@ const maxLoginRequests = 64
 type login struct {
 	cfg    *Config
 	dir    *directory
+	via    net.Listener // through which the initiator has come
 	random func([]byte) // fills in unpredictable bytes
 
 	started  bool
@@ -252,7 +254,7 @@ func (l *login) openTarget(pairs []pair) (err error) {
 		return refuse(loginMissing, "TargetName is missing")
 	}
 	l.targetName = name
-	l.target, l.auths, err = l.dir.admit(name, l.initiator)
+	l.target, l.auths, err = l.dir.admit(name, l.initiator, l.via)
 	return err
 }
 

@@ -29,7 +29,7 @@ func (r *registry) add(s *session, tsih uint16) (old *session, err error) {
 			return other, nil
 		}
 	}
-	if !s.discovery() && r.normalLocked() >= r.limit {
+	if !s.discovery() && len(r.normalLocked()) >= r.limit {
 		return nil, refuse(loginResources, "there are %d sessions already, the limit", r.limit)
 	}
 	if s.tsih = tsih; tsih == 0 || r.byTSIH[tsih] != nil {
@@ -39,15 +39,22 @@ func (r *registry) add(s *session, tsih uint16) (old *session, err error) {
 	return nil, nil
 }
 
-// normalLocked counts the sessions with a target. Those for discovery are bounded as
+// normal returns the sessions that are not for discovery.
+func (r *registry) normal() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.normalLocked()
+}
+
+// normalLocked returns the sessions with a target. Those for discovery are bounded as
 // connections that are not logged in (Server.open).
-func (r *registry) normalLocked() (n int) {
+func (r *registry) normalLocked() (list []*session) {
 	for _, s := range r.byTSIH {
 		if !s.discovery() {
-			n++
+			list = append(list, s)
 		}
 	}
-	return n
+	return list
 }
 
 // nextLocked finds a free TSIH other than 0; the limit leaves some.

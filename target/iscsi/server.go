@@ -69,7 +69,7 @@ func (s *Server) Serve(l net.Listener) error {
 		conn, err := l.Accept()
 		if err == nil {
 			pause = 0
-			s.start(conn)
+			s.start(conn, l)
 			continue
 		}
 		if s.isClosing() {
@@ -108,9 +108,9 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// start handles a connection in a goroutine of its own, if there may be one
+// start handles a listener's connection in a goroutine of its own, if there may be one
 // more that is not logged in.
-func (s *Server) start(conn net.Conn) {
+func (s *Server) start(conn net.Conn, via net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
@@ -122,14 +122,14 @@ func (s *Server) start(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	s.handlers.Go(func() { s.handle(conn) })
+	s.handlers.Go(func() { s.handle(conn, via) })
 }
 
 // handle is a connection's goroutine: the login, then the session's reader.
-func (s *Server) handle(conn net.Conn) {
+func (s *Server) handle(conn net.Conn, via net.Listener) {
 	defer conn.Close()
 	defer s.forget(conn)
-	if session := s.login(newConnection(s, conn)); session != nil {
+	if session := s.login(newConnection(s, conn, via)); session != nil {
 		session.run()
 	}
 }
@@ -137,6 +137,7 @@ func (s *Server) handle(conn net.Conn) {
 // login logs a connection in, or says in the log why not.
 func (s *Server) login(c *connection) *session {
 	l := newLogin(&s.cfg, s.directory.Load(), func(p []byte) { rand.Read(p) }) // which never fails
+	l.via = c.via
 	session, err := c.login(l)
 	if session != nil {
 		return session

@@ -22,8 +22,9 @@ type session struct {
 	conn   net.Conn
 	params params // fixed after login
 	target *Target
-	nexus  sam.Nexus // nil in a discovery session
-	trier  sam.Trier // the nexus, or nil
+	via    net.Listener // through which the initiator has come
+	nexus  sam.Nexus    // nil in a discovery session
+	trier  sam.Trier    // the nexus, or nil
 	port   sam.InitiatorPort
 	user   string // of CHAP; "": it was not asked for
 	tsih   uint16
@@ -58,7 +59,7 @@ func newSession(srv *Server, c *connection, l *login) *session {
 	limit := srv.cfg.Limits.CommandWindow + immediateLimit
 	s := &session{
 		srv: srv, conn: c.conn, inlet: c.inlet, in: c.in, writer: c.writer, seq: c.seq, ping: pinger{received: &c.received},
-		params: l.params, target: l.target, cid: l.first.cid,
+		params: l.params, target: l.target, via: l.via, cid: l.first.cid,
 		port: l.port(), user: l.user(),
 		broken: make(chan error, 1), ended: make(chan struct{}), queue: newQueue(),
 		tasks:   tasks{byTag: make(map[uint32]*command, limit)},

@@ -11,8 +11,8 @@ import (
 // ctx says.
 //
 // A session goes on undisturbed if a target of its name and with its Device is
-// there, and what its initiator has proved to be would still let it in: a secret may
-// change under it. All other sessions are asked to log out, and ended when they have
+// there, at the Listener through which it has come, and what its initiator has proved to
+// be would still let it in: a secret may change under it. All other sessions are asked to log out, and ended when they have
 // not after Limits.ShutdownGrace. SetTargets returns when they have ended: nothing
 // uses a Device then that was taken away. If ctx ends before, its error is returned;
 // the sessions then end later.
@@ -41,7 +41,7 @@ func (d *directory) objection(s *session) error {
 		}
 		return nil
 	}
-	t, auths, err := d.admit(s.target.Name, s.port.Name)
+	t, auths, err := d.admit(s.target.Name, s.port.Name, s.via)
 	switch {
 	case err != nil:
 		return err

@@ -54,7 +54,7 @@ func (m *taskManagement) begin() byte {
 			m.abortEverywhere(onLUN)
 		}
 	case sam.TargetWarmReset, sam.TargetColdReset:
-		m.abortEverywhere(func(*command) bool { return true })
+		m.abortEverywhere(m.s.onTarget())
 	case taskReassign:
 		return tmfNoReassign
 	default: // CLEAR ACA among them: no command sets up an ACA
@@ -79,10 +79,11 @@ func (m *taskManagement) abortTask() byte {
 	return tmfNoTask
 }
 
-// abortEverywhere ends commands of all sessions with the target. Those of other
-// initiators are answered if the logical unit's control mode page says so.
+// abortEverywhere ends commands of all sessions, whatever their target: it may show the
+// same logical units. Those of other initiators are answered if the logical unit's
+// control mode page says so.
 func (m *taskManagement) abortEverywhere(match func(*command) bool) {
-	for _, s := range m.s.srv.sessions.of(m.s.target) {
+	for _, s := range m.s.srv.sessions.normal() {
 		if s == m.s {
 			s.tasks.abort(match, nil, m.fence)
 			continue
@@ -169,7 +170,25 @@ func (s *session) unit(lun [8]byte) any {
 	if n, ok := s.nexus.(sam.Mapped); ok {
 		return n.Unit(lun)
 	}
-	return plainLUN(lun)
+	return plainUnit{s.target.Device, plainLUN(lun)}
+}
+
+// plainUnit is a logical unit of a device that shows all initiators the same.
+type plainUnit struct {
+	device sam.Target
+	lun    [8]byte
+}
+
+// onTarget tells of commands whether a reset of the session's target ends them: those
+// of all sessions with it, and those that reach its logical units by way of another.
+func (s *session) onTarget() func(*command) bool {
+	units := map[any]bool{}
+	if n, ok := s.nexus.(sam.Mapped); ok {
+		for _, u := range n.Units() {
+			units[u] = true
+		}
+	}
+	return func(c *command) bool { return sameTarget(c.s.target, s.target) || units[c.s.unit(c.scsi.LUN)] }
 }
 
 // sameLUN tells whether two LUNs are one, whose number may be written in two

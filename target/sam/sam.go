@@ -128,9 +128,13 @@ type Tasks interface {
 // Mapped is a Nexus whose LUNs may be other logical units than the same LUNs of
 // another nexus.
 type Mapped interface {
-	// Unit names a logical unit, the same for all nexuses; two can be compared. It is
-	// called while the transport holds a lock, and must not block.
+	// Unit names a logical unit, the same for all nexuses, also for those with other
+	// targets; two can be compared. It is called while the transport holds a lock, and
+	// must not block.
 	Unit(lun [8]byte) any
+	// Units names all logical units of the nexus's target, also those that this
+	// initiator does not see: what a target reset is about.
+	Units() []any
 }
 
 // Trier is a Nexus that can carry some commands out while its caller has no time

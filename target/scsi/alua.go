@@ -52,15 +52,15 @@ func (s AccessState) notActive(op *operation) sense {
 // SetAccessState says in which state a target port group is for a logical unit:
 // active (ActiveOptimized), Standby, Unavailable or Transitioning. All are active at
 // first. Hosts are told that states have changed.
-func (t *Target) SetAccessState(number, group uint16, s AccessState) error {
+func (t *Device) SetAccessState(number, group uint16, s AccessState) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	u := t.luns[number]
 	switch {
 	case u == nil:
-		return fmt.Errorf("set the access state of LUN %d of target %s: there is no such LUN", number, t.name)
+		return fmt.Errorf("set the access state of LUN %d: there is no such LUN", number)
 	case s != ActiveOptimized && s != Standby && s != Unavailable && s != Transitioning:
-		return fmt.Errorf("set the access state of LUN %d of target %s: %d is none that can be set", number, t.name, s)
+		return fmt.Errorf("set the access state of LUN %d: %d is none that can be set", number, s)
 	}
 	u.restrict(func(g *guard) {
 		g.states = maps.Clone(g.states)
@@ -84,15 +84,17 @@ func (t *Target) SetAccessState(number, group uint16, s AccessState) error {
 func (t *Target) SetPreference(initiator string, group uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	before := make(map[*port]uint16, len(t.ports))
-	for _, p := range t.ports {
-		before[p], _ = closest(t.preferred, p.key.from.Name)
+	before := make(map[*port]uint16)
+	for key, p := range t.ports {
+		if key.target == t {
+			before[p], _ = closest(t.preferred, key.from.Name)
+		}
 	}
 	if t.preferred[initiator] = group; group == 0 {
 		delete(t.preferred, initiator)
 	}
-	for _, p := range t.ports {
-		if after, _ := closest(t.preferred, p.key.from.Name); after != before[p] {
+	for p, group := range before {
+		if after, _ := closest(t.preferred, p.key.from.Name); after != group {
 			p.establish(attentionAccessChanged)
 		}
 	}
@@ -118,7 +120,7 @@ func (u *unit) accessStates() map[uint16]AccessState {
 }
 
 // groupsOf are the target port groups that a port knows: its own at least.
-func (t *Target) groupsOf(p *port) []PortGroup {
+func (t *Device) groupsOf(p *port) []PortGroup {
 	if slices.ContainsFunc(t.groups, func(g PortGroup) bool { return slices.Contains(g.Ports, p.key.group) }) {
 		return t.groups
 	}
@@ -126,14 +128,14 @@ func (t *Target) groupsOf(p *port) []PortGroup {
 	return append([]PortGroup{own}, t.groups...)
 }
 
-// groupOf is the target port group of a target port.
-func (t *Target) groupOf(relative uint16) uint16 {
+// groupOf is the target port group of a portal group.
+func (t *Device) groupOf(tag uint16) uint16 {
 	for _, g := range t.groups {
-		if slices.Contains(g.Ports, relative) {
+		if slices.Contains(g.Ports, tag) {
 			return g.ID
 		}
 	}
-	return relative
+	return tag
 }
 
 // Service action of REPORT TARGET PORT GROUPS, and its formats (SPC-4 6.37).
@@ -174,7 +176,8 @@ func groupsData(v *view, c *sam.Command) ([]byte, sense) {
 	}
 	preferred, states := v.preference(), v.unit.accessStates()
 	for _, g := range v.port.target.groupsOf(v.port) {
-		p = append(p, byte(v.stateOf(g.ID, preferred, states)), 0x8f, byte(g.ID>>8), byte(g.ID), 0, 0, 0, byte(len(g.Ports)))
+		ports := v.unit.portsIn(g)
+		p = append(p, byte(v.stateOf(g.ID, preferred, states)), 0x8f, byte(g.ID>>8), byte(g.ID), 0, 0, 0, byte(len(ports)))
 		d := p[len(p)-8:]
 		if g.ID == preferred {
 			d[0] |= 0x80
@@ -182,7 +185,7 @@ func groupsData(v *view, c *sam.Command) ([]byte, sense) {
 		if _, moved := v.unit.moved.Load(g.ID); moved {
 			d[5] = 2
 		}
-		for _, relative := range g.Ports {
+		for _, relative := range ports {
 			p = append(p, 0, 0, byte(relative>>8), byte(relative))
 		}
 	}

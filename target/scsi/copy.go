@@ -141,7 +141,7 @@ func (seg copySegment) admit(c *sam.Command) sense {
 		a access
 	}{{seg.from, accessReads}, {seg.to, accessStores}} {
 		p := end.v.port
-		if (*p.views.Load())[end.v.unit.number] != end.v {
+		if !p.sees(end.v) {
 			return aborted(codeUnreachable) // removed meanwhile
 		}
 		g := end.v.unit.guard.Load()

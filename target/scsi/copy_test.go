@@ -375,3 +375,17 @@ func TestTransferCount(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyMapped copies between units whose LUNs are other numbers for this initiator.
+func TestCopyMapped(t *testing.T) {
+	r := newCopyRig(t)
+	if err := r.target.SetMap(testPort.Name, Map{0: 0, 9: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.settle(0)
+	list := list1(t, 1, 0, cscd(naa0, 512)+cscd(naa1, 4096), segment(0, 1, 16, 8, 2))
+	r.want(r.copy1(list), "good")
+	if !bytes.Equal(r.other.p[2*4096:4*4096], r.disk.p[8*512:24*512]) {
+		t.Error("other data at the destination")
+	}
+}

@@ -6,17 +6,17 @@ import (
 	"slices"
 )
 
-// AddLUN puts a logical unit into the target, under a number from 0 to 16383, which
-// is its LUN for initiators without a map of their own.
-func (t *Target) AddLUN(number uint16, l LUN) error {
+// AddLUN puts a logical unit into the device, under a number from 0 to 16383, which
+// is its LUN where nothing else is said (Show, SetMap).
+func (t *Device) AddLUN(number uint16, l LUN) error {
 	u, err := newUnit(t, number, l)
 	if err != nil {
-		return fmt.Errorf("add LUN %d to target %s: %w", number, t.name, err)
+		return fmt.Errorf("add LUN %d: %w", number, err)
 	}
 	t.adding.Lock()
 	defer t.adding.Unlock()
 	if t.has(number) {
-		return fmt.Errorf("add LUN %d to target %s: the number is taken; remove that LUN first", number, t.name)
+		return fmt.Errorf("add LUN %d: the number is taken; remove that LUN first", number)
 	}
 	u.watchReservations()
 	t.mu.Lock()
@@ -26,7 +26,7 @@ func (t *Target) AddLUN(number uint16, l LUN) error {
 	return nil
 }
 
-func (t *Target) has(number uint16) bool {
+func (t *Device) has(number uint16) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.luns[number] != nil
@@ -34,11 +34,11 @@ func (t *Target) has(number uint16) bool {
 
 // RemoveLUN takes a logical unit out. Commands on it that were prepared but not
 // yet executed end with LOGICAL UNIT NOT SUPPORTED; those under way go on.
-func (t *Target) RemoveLUN(number uint16) error {
+func (t *Device) RemoveLUN(number uint16) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.luns[number] == nil {
-		return fmt.Errorf("remove LUN %d of target %s: there is no such LUN", number, t.name)
+		return fmt.Errorf("remove LUN %d: there is no such LUN", number)
 	}
 	delete(t.luns, number)
 	t.inventoryLocked()
@@ -46,22 +46,42 @@ func (t *Target) RemoveLUN(number uint16) error {
 }
 
 // Map says which logical units an initiator sees: its LUN, and the number that the
-// logical unit has in the target. What is not there does no harm; it may come.
+// logical unit has in the device. What is not there does no harm; it may come.
 type Map map[uint16]uint16
 
-// SetMap gives initiators (see Target) a map of their own; an empty one shows them
-// nothing. It counts at once, also for sessions that are open; what an initiator keeps
-// under the same LUN is not disturbed.
-func (t *Target) SetMap(initiator string, m Map) error {
+// check tells what is wrong with a map.
+func (m Map) check() error {
 	as := make(map[uint16]uint16, len(m))
 	for lun, number := range m {
 		if other, twice := as[number]; twice {
-			return fmt.Errorf("map LUN %d of target %s for %s: it would be LUN %d and LUN %d", number, t.name, initiator,
-				min(lun, other), max(lun, other))
+			return fmt.Errorf("LUN %d would be LUN %d and LUN %d", number, min(lun, other), max(lun, other))
 		}
 		if as[number] = lun; lun > maxLUN {
-			return fmt.Errorf("map LUN %d of target %s for %s: LUN numbers go up to %d", number, t.name, initiator, maxLUN)
+			return fmt.Errorf("LUN %d: numbers go up to %d", lun, maxLUN)
 		}
+	}
+	return nil
+}
+
+// Show says which logical units the target shows, and as which LUN to initiators without
+// a map of their own; nil: all, under their numbers. It counts at once, as SetMap does.
+func (t *Target) Show(m Map) error {
+	if err := m.check(); err != nil {
+		return fmt.Errorf("show the LUNs of target %s: %w", t.name, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shown = maps.Clone(m)
+	t.inventoryLocked()
+	return nil
+}
+
+// SetMap gives initiators (see Target) a map of their own; an empty one shows them
+// nothing, and none shows what the target does not. It counts at once, also for sessions
+// that are open; what an initiator keeps under the same LUN is not disturbed.
+func (t *Target) SetMap(initiator string, m Map) error {
+	if err := m.check(); err != nil {
+		return fmt.Errorf("map LUNs of target %s for %s: %w", t.name, initiator, err)
 	}
 	if m = maps.Clone(m); m == nil {
 		m = Map{}
@@ -70,8 +90,8 @@ func (t *Target) SetMap(initiator string, m Map) error {
 	return nil
 }
 
-// ClearMap takes a map away. Who has none sees all logical units, or none if the target
-// is masked.
+// ClearMap takes a map away. Who has none sees all that the target shows, or nothing if
+// it is masked.
 func (t *Target) ClearMap(initiator string) { t.setMap(initiator, nil) }
 
 func (t *Target) setMap(initiator string, m Map) {
@@ -100,14 +120,16 @@ func closest[T any](all map[string]T, name string) (found T, ok bool) {
 func (t *Target) visibleLocked(initiator string) map[uint16]*unit {
 	m, own := closest(t.maps, initiator)
 	switch {
-	case !own && t.masked:
+	case t.closed, !own && t.masked:
 		return nil
-	case !own:
+	case !own && t.shown == nil:
 		return t.luns
+	case !own:
+		m = t.shown
 	}
 	visible := make(map[uint16]*unit, len(m))
 	for lun, number := range m {
-		if u := t.luns[number]; u != nil {
+		if u := t.luns[number]; u != nil && t.showsLocked(number) {
 			visible[lun] = u
 		}
 	}
@@ -115,9 +137,9 @@ func (t *Target) visibleLocked(initiator string) map[uint16]*unit {
 }
 
 // inventoryLocked shows all ports what there is now.
-func (t *Target) inventoryLocked() {
+func (t *Device) inventoryLocked() {
 	for _, p := range t.ports {
-		p.showLocked(t.visibleLocked(p.key.from.Name))
+		p.showLocked(p.target.visibleLocked(p.key.from.Name))
 	}
 }
 
@@ -156,28 +178,28 @@ func (p *port) releaseUnseen(old, views map[uint16]*view) {
 func (p *port) luns() []uint16 { return slices.Sorted(maps.Keys(*p.views.Load())) }
 
 // Resized tells hosts that a logical unit's Disk has another size now.
-func (t *Target) Resized(number uint16) error {
+func (t *Device) Resized(number uint16) error {
 	return t.tell(number, attentionCapacityChanged)
 }
 
 // InquiryChanged tells hosts that INQUIRY returns something else now.
-func (t *Target) InquiryChanged(number uint16) error {
+func (t *Device) InquiryChanged(number uint16) error {
 	return t.tell(number, attentionInquiryChanged)
 }
 
 // ThresholdReached tells hosts that the space for a thin logical unit runs low (SBC-3
 // 4.7.3.7): they should free some, or somebody should add some.
-func (t *Target) ThresholdReached(number uint16) error {
+func (t *Device) ThresholdReached(number uint16) error {
 	return t.tell(number, attentionThreshold)
 }
 
 // tell establishes a unit attention for all nexuses that see a unit.
-func (t *Target) tell(number uint16, which uint32) error {
+func (t *Device) tell(number uint16, which uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	u := t.luns[number]
 	if u == nil {
-		return fmt.Errorf("tell hosts of LUN %d of target %s: there is no such LUN", number, t.name)
+		return fmt.Errorf("tell hosts of LUN %d: there is no such LUN", number)
 	}
 	for _, p := range t.ports {
 		p.establishOn(u, which)

@@ -148,7 +148,7 @@ func (v *view) changeModes(c *sam.Command, list []byte, at int) (changed bool, s
 }
 
 // tellOthers establishes a unit attention for all nexuses but the view's own.
-func (t *Target) tellOthers(v *view, which uint32) {
+func (t *Device) tellOthers(v *view, which uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.ports {

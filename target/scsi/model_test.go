@@ -13,7 +13,7 @@ import (
 // service action and hostile CDB: those that are kept neither panic nor fail,
 // all others are refused before any code of gotgt runs.
 func TestModel(t *testing.T) {
-	u, err := newUnit(quietTarget(), 0, testLUN(newRAM(64*512)))
+	u, err := newUnit(quietTarget().Device, 0, testLUN(newRAM(64*512)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestModelCapacity(t *testing.T) {
 	} {
 		l := testLUN(sized(tt.blocks * int64(tt.size)))
 		l.BlockSize = tt.size
-		u, err := newUnit(quietTarget(), 0, l)
+		u, err := newUnit(quietTarget().Device, 0, l)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package scsi
 
 import (
 	"encoding/binary"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,12 +21,12 @@ type port struct {
 	group  uint16 // target port group
 	absent *view  // stands for every logical unit that does not exist
 
-	// views is replaced as a whole under Target.mu; commands read it without a lock.
+	// views is replaced as a whole under Device.mu; commands read it without a lock.
 	views atomic.Pointer[map[uint16]*view]
 
-	// Under Target.mu.
+	// Under Device.mu.
 	open   []*nexus // now
-	opened uint64   // Target.clock when last opened
+	opened uint64   // Device.clock when last opened
 }
 
 // view is one logical unit as one I_T nexus sees it.
@@ -57,6 +56,16 @@ func (p *port) establishOn(u *unit, which uint32) {
 			v.establish(which)
 		}
 	}
+}
+
+// sees tells whether a view is one of those that the port has now.
+func (p *port) sees(v *view) bool {
+	for _, w := range *p.views.Load() {
+		if w == v {
+			return true
+		}
+	}
+	return false
 }
 
 // view finds a logical unit; never nil.
@@ -192,6 +201,14 @@ func (n *nexus) HasLUN(lun [8]byte) bool { return n.port.view(lun).unit != nil }
 // Unit implements sam.Mapped.
 func (n *nexus) Unit(lun [8]byte) any { return n.port.view(lun).unit }
 
+// Units implements sam.Mapped.
+func (n *nexus) Units() (all []any) {
+	for _, u := range n.port.target.units() {
+		all = append(all, u)
+	}
+	return all
+}
+
 // Cleared implements sam.Nexus.
 func (n *nexus) Cleared(lun [8]byte) { n.port.view(lun).establish(attentionCleared) }
 
@@ -206,7 +223,7 @@ func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 			return false
 		}
 		if f == sam.LogicalUnitReset {
-			t.reset([]*unit{u}, func(p *port) { p.establishOn(u, attentionLUNReset) })
+			t.reset([]*unit{u}, attentionLUNReset)
 		}
 		tellTask([]*unit{u}, f)
 	case sam.TargetWarmReset, sam.TargetColdReset:
@@ -214,29 +231,28 @@ func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
 		if f == sam.TargetColdReset {
 			which = attentionPowerOn
 		}
-		t.reset(units, func(p *port) { p.establish(which) })
+		t.reset(units, which)
 		tellTask(units, f)
 	}
 	return true
 }
 
-// reset resets units, and then tells every port.
-func (t *Target) reset(units []*unit, tell func(*port)) {
+// reset resets units, and then tells every port, of whatever target.
+func (t *Device) reset(units []*unit, which uint32) {
+	were := make(map[*unit]bool, len(units))
 	for _, u := range units {
 		u.reset()
+		were[u] = true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.ports {
-		tell(p)
+		for _, v := range *p.views.Load() {
+			if were[v.unit] {
+				v.establish(which)
+			}
+		}
 	}
-}
-
-// units are all logical units.
-func (t *Target) units() []*unit {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Collect(maps.Values(t.luns))
 }
 
 // reset is what a unit forgets with a reset: RESERVE, and what MODE SELECT changed.

@@ -5,28 +5,41 @@ import (
 	"strings"
 )
 
-// sharedPorts are the relative identifiers of all target ports, if all of them share
-// this target's reservations; else nil: what is reserved here is not reserved there.
-func (t *Target) sharedPorts(p *port) (all []uint16) {
-	if len(t.groups) == 0 {
-		return []uint16{p.key.group}
+// portsIn are the relative identifiers of the target ports in a group by which initiators
+// reach a unit: of the targets that show it, in their order.
+func (u *unit) portsIn(g PortGroup) (all []uint16) {
+	t := u.target
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.targets {
+		if !n.showsLocked(u.number) {
+			continue
+		}
+		for _, tag := range g.Ports {
+			all = append(all, n.relative(tag))
+		}
 	}
-	for _, g := range t.groups {
+	return all[:min(len(all), 0xff)]
+}
+
+// sharedPorts are the relative identifiers of all target ports by which initiators reach
+// a unit, if all of them share its reservations; else nil: what is reserved here is not
+// reserved there.
+func (u *unit) sharedPorts(p *port) (all []uint16) {
+	for _, g := range u.target.groupsOf(p) {
 		if g.Remote {
 			return nil
 		}
-		all = append(all, g.Ports...)
+		all = append(all, u.portsIn(g)...)
 	}
 	return all
 }
 
-// hasPort tells whether a target port is one of this target's.
-func (t *Target) hasPort(p *port, relative uint16) bool {
-	if relative == p.key.group {
-		return true
-	}
-	return slices.ContainsFunc(t.groups, func(g PortGroup) bool {
-		return !g.Remote && slices.Contains(g.Ports, relative)
+// hasPort tells whether a target port is one of this site's by which initiators reach a
+// unit.
+func (u *unit) hasPort(p *port, relative uint16) bool {
+	return slices.ContainsFunc(u.target.groupsOf(p), func(g PortGroup) bool {
+		return !g.Remote && slices.Contains(u.portsIn(g), relative)
 	})
 }
 
@@ -35,7 +48,7 @@ func isDevice(name string) bool { return !strings.Contains(name, transportDivide
 
 // portsOf gives the names of a device's initiator ports that are known, ascending;
 // of an initiator port, itself.
-func (t *Target) portsOf(name string) (all []string) {
+func (t *Device) portsOf(name string) (all []string) {
 	if !isDevice(name) {
 		return []string{name}
 	}

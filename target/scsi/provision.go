@@ -183,11 +183,11 @@ func allZero(p []byte) bool {
 	return true
 }
 
-func (t *Target) borrow() *[scratchSize]byte {
+func (t *Device) borrow() *[scratchSize]byte {
 	if p, ok := t.scratch.Get().(*[scratchSize]byte); ok {
 		return p
 	}
 	return new([scratchSize]byte)
 }
 
-func (t *Target) giveBack(p *[scratchSize]byte) { t.scratch.Put(p) }
+func (t *Device) giveBack(p *[scratchSize]byte) { t.scratch.Put(p) }

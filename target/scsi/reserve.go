@@ -117,7 +117,7 @@ func capabilitiesData(v *view, _ *sam.Command) ([]byte, sense) {
 		return nil, wrong
 	}
 	p := []byte{0, 8, 0x18, 0x80, 0xea, 0x01, 0, 0}
-	if v.port.target.sharedPorts(v.port) != nil {
+	if v.unit.sharedPorts(v.port) != nil {
 		p[2] |= 0x04
 	}
 	if v.unit.reservations.Durable() {
@@ -218,7 +218,7 @@ func (v *view) readReserveOut(cdb, list []byte) (reservation.Command, sense) {
 	}
 	r.Persist = flags&bitPersist != 0
 	if flags&bitAllPorts != 0 {
-		if r.Ports = v.port.target.sharedPorts(v.port); r.Ports == nil {
+		if r.Ports = v.unit.sharedPorts(v.port); r.Ports == nil {
 			return r, invalidParameterBits(20, bitAllPorts)
 		}
 	}
@@ -261,7 +261,7 @@ func (v *view) readMove(r reservation.Command, list []byte) (reservation.Command
 		return r, invalidParameterBits(17, flags&^(bitLeave|bitPersist))
 	case flags&bitPersist != 0 && !v.unit.reservations.Durable():
 		return r, invalidParameterBits(17, bitPersist)
-	case !v.port.target.hasPort(v.port, port):
+	case !v.unit.hasPort(v.port, port):
 		return r, invalidParameter(18)
 	}
 	name, rest, ok := cutTransportID(list[reserveOutSize:])
@@ -299,7 +299,7 @@ func reserveSense(o reservation.Outcome, a reservation.Action) sense {
 
 // watchReservations follows a unit's reservations: what they let through, and what
 // nexuses are to be told. The Reserver may hold a lock while it calls us, so that
-// Target.mu must not be held while we call it.
+// Device.mu must not be held while we call it.
 func (u *unit) watchReservations() {
 	u.reservations.Watch(func(events []reservation.Event) {
 		u.followReservations()
@@ -316,7 +316,7 @@ func (u *unit) followReservations() {
 	})
 }
 
-func (t *Target) tellReservations(u *unit, events []reservation.Event) {
+func (t *Device) tellReservations(u *unit, events []reservation.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range events {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/twinlun/twinlun/target/reservation"
 	"github.com/twinlun/twinlun/target/reservation/local"
-	"github.com/twinlun/twinlun/target/sam"
 )
 
 const (
@@ -85,9 +84,10 @@ type LUN struct {
 	Reservations Reserver
 }
 
-// Config describes a target device.
+// Config describes a device with one target, or what the targets of a device have in
+// common.
 type Config struct {
-	Name string       // iSCSI name, up to 223 bytes
+	Name string       // iSCSI name of the target, up to 223 bytes
 	Log  *slog.Logger // nil: slog.Default()
 
 	// Groups are all target port groups through which hosts reach the logical units,
@@ -103,70 +103,52 @@ type Config struct {
 // PortGroup is a target port group: the target ports of one site.
 type PortGroup struct {
 	ID    uint16   // target port group (SPC-4 5.15.1)
-	Ports []uint16 // relative target port identifiers, which are portal group tags
-	// Remote ports belong to another Target, at another site. It shows the same
+	Ports []uint16 // portal group tags; each is a target port of every target
+	// Remote ports belong to another Device, at another site. It shows the same
 	// logical units, but does not share their reservations.
 	Remote bool
 }
 
-// Target is a SCSI target device. It implements sam.Target.
-//
-// SetMap and SetPreference are about initiators: the one with that iSCSI name; or, if
-// it ends in an asterisk, all whose name begins so. For an initiator, what was set for
-// its own name counts, or else for the longest beginning of it.
-type Target struct {
-	// Fixed by NewTarget.
-	name string
-	log  *slog.Logger
-	ops  *operations
+// Device is the logical units, with all that hosts do to them: reservations, resets and
+// unit attentions are the same whatever Target they come by.
+type Device struct {
+	// Fixed by NewDevice.
+	log *slog.Logger
+	ops *operations
 
 	scratch sync.Pool // of *[scratchSize]byte
 
 	groups []PortGroup
-	masked bool
 
 	adding sync.Mutex // by AddLUN, one at a time; taken before mu
 
-	mu    sync.Mutex
-	luns  map[uint16]*unit
-	ports map[portKey]*port
-	named map[reservation.Nexus]*port // the same ports
-
-	preferred map[string]uint16 // target port group, by initiators
-	maps      map[string]Map    // by initiators
-	clock     uint64            // counts openings, for forgetting the oldest port
+	mu      sync.Mutex
+	targets []*Target // ascending by number
+	luns    map[uint16]*unit
+	ports   map[portKey]*port
+	named   map[reservation.Nexus]*port // the same ports
+	clock   uint64                      // counts openings, for forgetting the oldest port
 }
 
-// portKey names one I_T nexus.
-type portKey struct {
-	from  sam.InitiatorPort
-	group uint16
-}
-
-// NewTarget returns a target device without logical units.
-func NewTarget(cfg Config) *Target {
+// NewDevice returns a device without logical units and targets.
+func NewDevice(cfg Config) *Device {
 	log := cfg.Log
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Target{
-		name:   cfg.Name[:min(len(cfg.Name), maxName)],
+	return &Device{
 		log:    log,
 		ops:    newOperations(),
 		groups: cfg.Groups,
 		luns:   make(map[uint16]*unit),
 		ports:  make(map[portKey]*port),
 		named:  make(map[reservation.Nexus]*port),
-
-		masked:    cfg.Masked,
-		preferred: make(map[string]uint16),
-		maps:      make(map[string]Map),
 	}
 }
 
 // unit is one logical unit.
 type unit struct {
-	target *Target
+	target *Device
 	number uint16
 	disk   Disk
 	lu     api.SCSILu // its model; read only
@@ -183,7 +165,7 @@ type unit struct {
 
 	writeThrough   atomic.Bool // WCE is 0: every write is durable when it is answered
 	answersAborted atomic.Bool // TAS
-	modes          sync.Mutex  // over changes of settings; taken before mu and Target.mu
+	modes          sync.Mutex  // over changes of settings; taken before mu and Device.mu
 	version        uint32      // of the settings; under modes
 	twin           Twin        // nil: none
 
@@ -197,59 +179,8 @@ func (u *unit) blocks() uint64 { return uint64(u.disk.Size()) >> u.shift }
 // bytes turns a number of blocks, checked before, into bytes.
 func (u *unit) bytes(blocks uint64) int64 { return int64(blocks << u.shift) }
 
-// NewNexus implements sam.Target.
-func (t *Target) NewNexus(from sam.InitiatorPort, portalGroup uint16) sam.Nexus {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	key := portKey{from: from, group: portalGroup}
-	key.from.Name = strings.Clone(key.from.Name[:min(len(key.from.Name), maxName)])
-	p := t.ports[key]
-	if p == nil {
-		p = t.newPortLocked(key)
-		t.forgetLocked()
-	} else {
-		p.establish(attentionNexusLoss)
-	}
-	t.clock++
-	n := &nexus{port: p}
-	p.open, p.opened = append(p.open, n), t.clock
-	return n
-}
-
-func (t *Target) newPortLocked(key portKey) *port {
-	p := &port{target: t, key: key, name: reservation.Nexus{Initiator: portName(key.from), Port: key.group},
-		group: t.groupOf(key.group)}
-	p.absent = p.newView(nil, 0)
-	visible := t.visibleLocked(key.from.Name)
-	views := make(map[uint16]*view, len(visible))
-	for lun, u := range visible {
-		views[lun] = p.newView(u, attentionPowerOn)
-	}
-	p.views.Store(&views)
-	t.ports[key], t.named[p.name] = p, p
-	return p
-}
-
-// forgetLocked drops the port opened longest ago among those without a nexus,
-// when there are too many.
-func (t *Target) forgetLocked() {
-	if len(t.ports) <= maxPorts {
-		return
-	}
-	var oldest *port
-	for _, p := range t.ports {
-		if len(p.open) == 0 && p.opened != 0 && (oldest == nil || p.opened < oldest.opened) {
-			oldest = p
-		}
-	}
-	if oldest != nil {
-		delete(t.ports, oldest.key)
-		delete(t.named, oldest.name)
-	}
-}
-
 // newUnit checks a LUN's description.
-func newUnit(t *Target, number uint16, l LUN) (*unit, error) {
+func newUnit(t *Device, number uint16, l LUN) (*unit, error) {
 	l.BlockSize = cmp.Or(l.BlockSize, 512)
 	l.Vendor, l.Product = cmp.Or(l.Vendor, "TWINLUN"), cmp.Or(l.Product, "twinlun")
 	if err := l.check(number); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/twinlun/twinlun/target/sam"
 )
 
-// Twin reaches the Target at the other site that shows the same logical unit: hosts
+// Twin reaches the Device at the other site that shows the same logical unit: hosts
 // see one unit, whose state must be one, too.
 type Twin interface {
-	// Tell has Heard of that Target called, and returns its answer. With an error it
+	// Tell has Heard of that Device called, and returns its answer. With an error it
 	// may have been called or not. It does not outlast the context by much.
 	Tell(ctx context.Context, topic uint16, body []byte) (answer []byte, err error)
 }
@@ -42,7 +42,7 @@ const maxTwins = 32
 
 // Heard is called with what the twin of a logical unit tells, and returns the answer.
 // False: the topic is not known here. It may block for twinLimit.
-func (t *Target) Heard(number uint16, topic uint16, body []byte) (answer []byte, understood bool) {
+func (t *Device) Heard(number uint16, topic uint16, body []byte) (answer []byte, understood bool) {
 	t.mu.Lock()
 	u := t.luns[number]
 	t.mu.Unlock()
@@ -60,7 +60,7 @@ func (t *Target) Heard(number uint16, topic uint16, body []byte) (answer []byte,
 }
 
 // Joined says that a unit's twin can be told again what it may have missed.
-func (t *Target) Joined(number uint16) {
+func (t *Device) Joined(number uint16) {
 	t.mu.Lock()
 	u := t.luns[number]
 	t.mu.Unlock()
@@ -140,7 +140,7 @@ func (u *unit) abortAll() (silent []*nexus) {
 }
 
 // nexuses are those that are open.
-func (t *Target) nexuses() (open []*nexus) {
+func (t *Device) nexuses() (open []*nexus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.ports {

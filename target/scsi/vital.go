@@ -49,11 +49,10 @@ func supportedPages(*view) (codes []byte) {
 }
 
 // identification is the device identification page (SPC-4 7.8.6): first what
-// names the logical unit, then the target port, then the target device. The
-// relative port is the portal group tag.
+// names the logical unit, then the target port, then the target device.
 func (v *view) identification() []byte {
 	attrs := v.unit.lu.Attrs
-	relative := []byte{0, 0, byte(v.port.key.group >> 8), byte(v.port.key.group)}
+	relative := []byte{0, 0, byte(v.port.name.Port >> 8), byte(v.port.name.Port)}
 	group := []byte{0, 0, byte(v.port.group >> 8), byte(v.port.group)}
 
 	p := appendDesignator(nil, gotgt.INQ_CODE_BIN, gotgt.ASS_LU, gotgt.DESG_NAA, v.unit.naa)
@@ -69,8 +68,8 @@ func (v *view) identification() []byte {
 }
 
 // appendPortName appends the designator that names a target port.
-func (t *Target) appendPortName(p []byte, relative uint16) []byte {
-	name := nameString(fmt.Sprintf("%s,t,0x%04X", t.name, relative))
+func (t *Target) appendPortName(p []byte, tag uint16) []byte {
+	name := nameString(fmt.Sprintf("%s,t,0x%04X", t.name, tag))
 	return appendDesignator(p, gotgt.INQ_CODE_UTF8, gotgt.ASS_TGT_PORT, gotgt.DESG_SCSI, name)
 }
 
@@ -105,7 +104,7 @@ func extendedInquiry() []byte {
 // shared by all I_T nexuses, and belong to this logical unit alone.
 func modePolicy() []byte { return []byte{0x3f, 0xff, 0, 0} }
 
-// scsiPorts is the SCSI ports page (SPC-4 7.8.10). A port:
+// scsiPorts is the SCSI ports page (SPC-4 7.8.10), of the ports of this target. A port:
 //
 //	offset size
 //	     2    2  relative target port identifier
@@ -115,8 +114,8 @@ func modePolicy() []byte { return []byte{0x3f, 0xff, 0, 0} }
 func (v *view) scsiPorts() (p []byte) {
 	t := v.port.target
 	for _, g := range t.groupsOf(v.port) {
-		for _, relative := range g.Ports {
-			name := t.appendPortName(nil, relative)
+		for _, tag := range g.Ports {
+			name, relative := t.appendPortName(nil, tag), t.relative(tag)
 			p = append(p, 0, 0, byte(relative>>8), byte(relative), 0, 0, 0, 0, 0, 0)
 			p = binary.BigEndian.AppendUint16(p, uint16(len(name)))
 			p = append(p, name...)
