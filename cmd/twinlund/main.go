@@ -38,7 +38,7 @@ func command() *cobra.Command {
 		Long: "twinlund serves mirrored LUNs to iSCSI initiators, together with the twinlund of the other site.\n\n" +
 			"Every setting below can stand in the file (--iscsi-portal-group is portal-group in the section iscsi),\n" +
 			"in the environment (TWINLUN_ISCSI_PORTAL_GROUP), or here; the last one counts. SIGTERM and SIGINT stop\n" +
-			"the daemon in order, a second one at once. SIGHUP takes over hosts, discovery and LUNs as they are\nconfigured then.",
+			"the daemon in order, a second one at once. SIGHUP takes over targets, hosts, discovery and LUNs as\nthey are configured then.",
 		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			src := config.Source{File: file, Environ: os.Environ(), Flags: cmd.Flags()}
@@ -126,7 +126,7 @@ func reload(d *daemon.Daemon, src config.Source, log *slog.Logger) {
 		log.Warn("the configuration is not taken over as a whole", "err", err)
 		return
 	}
-	log.Info("the configuration is taken over", "hosts", len(cfg.Hosts), "luns", len(cfg.LUNs))
+	log.Info("the configuration is taken over", "targets", len(cfg.Targets), "luns", len(cfg.LUNs))
 }
 
 // stopAtOnce ends the process at the next signal: it then starts as after a crash,

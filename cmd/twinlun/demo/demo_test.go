@@ -65,11 +65,11 @@ func TestConfigurations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Node != s.name || c.DataDir != s.dir || int(c.ISCSI.PortalGroup) != i+1 || len(c.ISCSI.Portals) != 2 || c.LUNs[0].Size != DefaultSize {
+		if c.Node != s.name || c.DataDir != s.dir || int(c.PortalGroup) != i+1 || len(c.Targets[0].Portals) != 2 || c.LUNs[0].Size != DefaultSize {
 			t.Errorf("site %s: %+v", s.name, c)
 		}
-		if c.ISCSI.Portals[i] != (config.Portal{Address: s.portal, Group: uint16(i + 1)}) {
-			t.Errorf("site %s: portals %v", s.name, c.ISCSI.Portals)
+		if c.Targets[0].Portals[i] != (config.Portal{Address: s.portal, Group: uint16(i + 1)}) {
+			t.Errorf("site %s: portals %v", s.name, c.Targets[0].Portals)
 		}
 		dial, listen = dial+c.Peer.Address, listen+c.Peer.Listen
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
@@ -15,7 +14,7 @@ func (c *Config) check() error {
 		key, value, hint string
 	}{
 		{"node", c.Node, "the name of this node"},
-		{"iscsi.iqn", c.ISCSI.IQN, "the target's iSCSI name, the same at both nodes"},
+		{"iscsi.iqn", c.Targets[0].IQN, "the target's iSCSI name, the same at both nodes"},
 		{"peer.name", c.Peer.Name, "the name of the other node"},
 		{"peer.token", c.Peer.Token, "a secret text, the same at both nodes"},
 	} {
@@ -26,31 +25,10 @@ func (c *Config) check() error {
 	if err := c.checkPeer(); err != nil {
 		return err
 	}
-	if err := c.checkPortals(); err != nil {
-		return err
-	}
-	if err := c.checkAccess(); err != nil {
+	if err := c.checkTargets(); err != nil {
 		return err
 	}
 	return c.checkLUNs()
-}
-
-// checkPortals sees to it that initiators are told where to connect: to the portals
-// of this node's group that are configured, or else to where we listen. What listens
-// on all addresses is told as the one that an initiator has reached.
-func (c *Config) checkPortals() error {
-	i := &c.ISCSI
-	if len(i.Listen) == 0 {
-		return errors.New("iscsi.listen: is empty; where shall initiators be served?")
-	}
-	ours := func(p Portal) bool { return p.Group == i.PortalGroup }
-	if slices.ContainsFunc(i.Portals, ours) {
-		return nil
-	}
-	for k, address := range i.Listen {
-		i.Portals = slices.Insert(i.Portals, k, Portal{address, i.PortalGroup})
-	}
-	return nil
 }
 
 func (c *Config) checkPeer() error {

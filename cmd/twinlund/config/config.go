@@ -10,7 +10,7 @@
 //	environment  TWINLUN_ISCSI_PORTAL_GROUP=1
 //	flag         --iscsi-portal-group 1
 //
-// The lists iscsi.portals, hosts and luns stand in the file only. Secrets have no
+// The lists iscsi.portals, hosts, targets and luns stand in the file only. Secrets have no
 // flags, which everybody on the machine could see; each can be in a file of its own.
 package config
 
@@ -23,21 +23,20 @@ import (
 
 // Config is a daemon's configuration, complete and checked.
 type Config struct {
-	Node    string // this node's name
-	DataDir string
-	Log     Log
-	Status  Status
-	ISCSI   ISCSI
-	Peer    Peer
-	LUNs    []LUN // at least one
-
-	Hosts     []iscsi.Access // who may log in; at least one
-	Views     []View         // of hosts that see it otherwise than all do
-	Discovery iscsi.Auth
+	Node        string // this node's name
+	DataDir     string
+	Log         Log
+	Status      Status
+	PortalGroup uint16 // of this node; different at the two nodes
+	Peer        Peer
+	LUNs        []LUN    // at least one
+	Targets     []Target // at least one
+	Discovery   iscsi.Auth
 
 	// Warnings are what is not wrong, and not good either.
 	Warnings []string
 
+	common    Target // what targets have in common, or the only one
 	discovery proof
 }
 
@@ -52,13 +51,16 @@ type Status struct {
 	Listen string // host:port on loopback; "": none
 }
 
-// ISCSI is where and as what initiators find the LUNs.
-type ISCSI struct {
-	IQN         string // the same at both nodes
-	Alias       string
-	Listen      []string // host:port
-	PortalGroup uint16   // different at the two nodes
-	Portals     []Portal // of both nodes, as SendTargets reports them
+// Target is where and as what initiators find LUNs.
+type Target struct {
+	Number  uint8  // the same at both nodes, and no other target's
+	IQN     string // the same
+	Alias   string
+	Listen  []string          // host:port; at least one
+	Portals []Portal          // of both nodes, as SendTargets reports them
+	Hosts   []iscsi.Access    // who may log in; at least one
+	Views   []View            // of hosts that see it otherwise than all do
+	LUNs    map[uint16]uint16 // what it shows: LUNs, and the numbers of those; nil: all
 }
 
 // Portal is an address at which the target is served.
@@ -80,11 +82,11 @@ type Peer struct {
 	Token     string
 }
 
-// View is how some hosts see the target.
+// View is how some hosts see a target.
 type View struct {
 	Initiator string            // as in Hosts
 	Prefer    string            // the node whose portals they should use; "": as the LUN says
-	LUNs      map[uint16]uint16 // the LUNs that they see, and the numbers of those; nil: all
+	LUNs      map[uint16]uint16 // the LUNs that they see, and the numbers of those; nil: all of the target's
 }
 
 // LUN is a mirrored LUN.

@@ -54,7 +54,7 @@ func TestGoodFile(t *testing.T) {
 	}
 	l := c.LUNs[0]
 	if c.Node != "a" || c.Peer.Heartbeat != 250*time.Millisecond || c.Peer.Streams != 2 || !c.Peer.Compress ||
-		len(c.ISCSI.Listen) != 2 || c.ISCSI.Portals[1] != (Portal{"192.0.2.2:3260", 2}) {
+		len(c.Targets[0].Listen) != 2 || c.Targets[0].Portals[1] != (Portal{"192.0.2.2:3260", 2}) {
 		t.Errorf("loaded %+v", c)
 	}
 	if l.Size != 10<<30 || l.ExtentSize != 64<<10 || l.BlockSize != 512 || l.Backing != "/srv/twinlun/disk.img" || l.Map != "/srv/twinlun/disk.map" || l.UUID[0] != 0x6b {
@@ -68,11 +68,19 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, example, _ := strings.Cut(string(text), "```yaml\n")
-	example, _, _ = strings.Cut(example, "```")
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	example, rest, _ := strings.Cut(rest, "```")
 	c, err := Source{File: write(t, example)}.Load()
-	if err != nil || len(c.LUNs) == 0 || len(c.Hosts) != 2 || len(c.ISCSI.Portals) != 3 {
+	if err != nil || len(c.LUNs) == 0 || len(c.Targets[0].Hosts) != 2 || len(c.Targets[0].Portals) != 3 {
 		t.Errorf("the example of the README: %+v, %v", c, err)
+	}
+	_, rest, _ = strings.Cut(rest, "```yaml\n")
+	targets, _, _ := strings.Cut(rest, "```")
+	before, after, _ := strings.Cut(example, "  iqn: ")
+	_, after, _ = strings.Cut(after, "\n")
+	c, err = Source{File: write(t, before+after+targets)}.Load()
+	if err != nil || len(c.Targets) != 2 || len(c.Targets[0].Hosts) != 2 || len(c.Targets[1].Hosts) != 1 || len(c.Targets[1].Portals) != 2 {
+		t.Errorf("the example of several targets: %+v, %v", c, err)
 	}
 }
 
@@ -153,7 +161,7 @@ func TestPortals(t *testing.T) {
 	} {
 		text := strings.Replace(good, c.old, c.new, 1)
 		cfg, err := Source{File: write(t, text)}.Load()
-		if err != nil || fmt.Sprint(cfg.ISCSI.Portals) != c.want || c.old != "" && text == good {
+		if err != nil || fmt.Sprint(cfg.Targets[0].Portals) != c.want || c.old != "" && text == good {
 			t.Errorf("%q instead of %q: %v, %v; want %s", c.new, c.old, cfg, err, c.want)
 		}
 	}
@@ -202,6 +210,7 @@ func TestSizes(t *testing.T) {
 
 func FuzzFile(f *testing.F) {
 	f.Add(good)
+	f.Add(several)
 	f.Add("luns: [[]]\nnode: ~")
 	f.Add("iscsi: {portals: {a: b}}")
 	dir := f.TempDir()
@@ -211,7 +220,7 @@ func FuzzFile(f *testing.F) {
 			t.Fatal(err)
 		}
 		c, err := Source{File: path}.Load()
-		if err == nil && (c.Node == "" || len(c.LUNs) == 0) {
+		if err == nil && (c.Node == "" || len(c.LUNs) == 0 || len(c.Targets) == 0) {
 			t.Errorf("accepted as %+v", c)
 		}
 	})

@@ -105,30 +105,6 @@ func (e element) host(c *Config) (a iscsi.Access, err error) {
 	return a, iscsi.CheckAccess([]iscsi.Access{a})
 }
 
-// checkAccess looks at hosts and discovery together.
-func (c *Config) checkAccess() (err error) {
-	if len(c.Hosts) == 0 {
-		return errors.New(`hosts: is missing, nobody could log in; list the initiators that may, or - initiator: "*" for everybody`)
-	}
-	if c.Discovery, err = c.discovery.auth(c); err != nil {
-		return fmt.Errorf("discovery: %w", err)
-	}
-	if err := c.checkViews(); err != nil {
-		return fmt.Errorf("hosts: %w", err)
-	}
-	if err := iscsi.CheckAccess(c.Hosts); err != nil {
-		return fmt.Errorf("hosts: %w", err)
-	}
-	auths := []iscsi.Auth{c.Discovery}
-	for _, h := range c.Hosts {
-		auths = append(auths, h.Auth)
-	}
-	if err := iscsi.CheckSecrets(auths); err != nil {
-		return fmt.Errorf("hosts and discovery: %w", err)
-	}
-	return nil
-}
-
 // lookAtFile warns if everybody can read a configuration with secrets in it.
 func (c *Config) lookAtFile(path string, v *viper.Viper) error {
 	if path == "" || !hasSecret(v.AllSettings()) {

@@ -19,7 +19,7 @@ func TestHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := func(a iscsi.Secret, text string) bool { return a.Equal(iscsi.NewSecret(text)) }
-	h := c.Hosts
+	h := c.Targets[0].Hosts
 	if len(h) != 2 || h[0] != (iscsi.Access{Initiator: "iqn.1993-08.org.debian:*"}) || h[1].Initiator != "iqn.1993-08.org.debian:01:web" {
 		t.Errorf("hosts %v", h)
 	}
@@ -106,7 +106,7 @@ func TestSecretFiles(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || !cfg.Hosts[1].Auth.Initiator.Secret.Equal(iscsi.NewSecret("correct horse battery")) {
+		if err != nil || !cfg.Targets[0].Hosts[1].Auth.Initiator.Secret.Equal(iscsi.NewSecret("correct horse battery")) {
 			t.Errorf("%.30q: %v", c.text, err)
 			continue
 		}

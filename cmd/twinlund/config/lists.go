@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,32 +18,16 @@ const (
 	maxHosts   = 4096
 )
 
-// lists reads iscsi.portals, hosts and luns.
-func (c *Config) lists(v *viper.Viper) error {
-	portals, err := elements(v.Get("iscsi.portals"), "iscsi.portals", portalKeys, maxPortals)
-	if err != nil {
+// lists reads iscsi.portals, hosts, targets and luns.
+func (c *Config) lists(v *viper.Viper) (err error) {
+	if c.common.Portals, err = portals(v.Get("iscsi.portals"), "iscsi.portals"); err != nil {
 		return err
 	}
-	for i, e := range portals {
-		p, err := e.portal()
-		if err != nil {
-			return fmt.Errorf("iscsi.portals, entry %d: %w", i+1, err)
-		}
-		c.ISCSI.Portals = append(c.ISCSI.Portals, p)
-	}
-	hosts, err := elements(v.Get("hosts"), "hosts", hostKeys, maxHosts)
-	if err != nil {
+	if c.common.Hosts, c.common.Views, err = c.hosts(v.Get("hosts")); err != nil {
 		return err
 	}
-	for i, e := range hosts {
-		h, err := e.host(c)
-		if err != nil {
-			return fmt.Errorf("hosts, entry %d: %w", i+1, err)
-		}
-		c.Hosts = append(c.Hosts, h)
-		if err := c.addView(e); err != nil {
-			return fmt.Errorf("hosts, entry %d: %w", i+1, err)
-		}
+	if err := c.addTargets(v); err != nil {
+		return err
 	}
 	luns, err := elements(v.Get("luns"), "luns", lunKeys, maxLUNs)
 	if err != nil {
@@ -61,35 +46,61 @@ func (c *Config) lists(v *viper.Viper) error {
 // element is an entry of a list: its keys and values.
 type element map[string]string
 
-// elements checks the form of a list. A list that is not there is empty.
-func elements(raw any, path string, allowed map[string]bool, most int) ([]element, error) {
-	if raw == nil {
-		return nil, nil
+// elements reads a list whose entries have nothing but values.
+func elements(raw any, path string, allowed map[string]bool, most int) (all []element, err error) {
+	list, err := entries(raw, path, allowed, most)
+	if err != nil {
+		return nil, err
 	}
-	entries, ok := raw.([]any)
-	if !ok || len(entries) > most {
-		return nil, fmt.Errorf("%s: a list of at most %d entries is wanted, each begun with '-'", path, most)
-	}
-	var all []element
-	for i, r := range entries {
-		m, ok := r.(map[string]any)
-		if !ok {
-			return nil, fmt.Errorf("%s, entry %d: has no keys; allowed are %s", path, i+1, list(allowed))
-		}
-		e := element{}
-		for key, value := range m {
-			if !allowed[key] {
-				return nil, unknownKey(key, fmt.Sprintf("%s, entry %d,", path, i+1), allowed)
-			}
-			text, err := text(key, value)
-			if err != nil {
-				return nil, fmt.Errorf("%s, entry %d: %s: %w", path, i+1, key, err)
-			}
-			e[key] = text
+	for i, m := range list {
+		e, err := texts(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s, entry %d: %w", path, i+1, err)
 		}
 		all = append(all, e)
 	}
 	return all, nil
+}
+
+// entries checks the form of a list. A list that is not there is nil.
+func entries(raw any, path string, allowed map[string]bool, most int) ([]map[string]any, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	found, ok := raw.([]any)
+	if !ok || len(found) > most {
+		return nil, fmt.Errorf("%s: a list of at most %d entries is wanted, each begun with '-'", path, most)
+	}
+	all := make([]map[string]any, 0, len(found))
+	for i, r := range found {
+		m, ok := r.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("%s, entry %d: has no keys; allowed are %s", path, i+1, list(allowed))
+		}
+		for key := range m {
+			if !allowed[key] {
+				return nil, unknownKey(key, fmt.Sprintf("%s, entry %d,", path, i+1), allowed)
+			}
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// texts are an entry's values, but for the lists in it.
+func texts(m map[string]any, lists ...string) (element, error) {
+	e := element{}
+	for key, value := range m {
+		if slices.Contains(lists, key) {
+			continue
+		}
+		text, err := text(key, value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		e[key] = text
+	}
+	return e, nil
 }
 
 func (e element) portal() (p Portal, err error) {

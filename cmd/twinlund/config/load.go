@@ -149,6 +149,8 @@ var (
 	hostKeys   = map[string]bool{"initiator": true, "user": true, "secret": true, "secret-file": true,
 		"target-user": true, "target-secret": true, "target-secret-file": true,
 		"prefer": true, "luns": true}
+	targetKeys = map[string]bool{"number": true, "iqn": true, "alias": true, "listen": true, "portals": true,
+		"hosts": true, "luns": true}
 	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true, "block-size": true,
 		"backing": true, "map": true, "preferred": true, "cold-after": true,
 		"serve-stale": true, "read-only": true, "removable": true}
@@ -156,7 +158,7 @@ var (
 
 // checkKeys finds the first key of the file that nobody knows.
 func checkKeys(settings map[string]any) error {
-	allowed := map[string]map[string]bool{"": {"luns": true, "hosts": true}, "iscsi": {"portals": true}}
+	allowed := map[string]map[string]bool{"": {"luns": true, "hosts": true, "targets": true}, "iscsi": {"portals": true}}
 	for _, s := range Settings() {
 		section, key, nested := strings.Cut(s.Key, ".")
 		if !nested {

@@ -47,10 +47,10 @@ func Settings() []Setting {
 		{"status.listen", "", "loopback host:port of the status page; empty: none",
 			func(c *Config, v string) error { c.Status.Listen = v; return checkLoopback(v) }},
 
-		{"iscsi.iqn", "", "iSCSI name of the target, the same at both nodes",
-			func(c *Config, v string) error { c.ISCSI.IQN = v; return checkIQN(v) }},
+		{"iscsi.iqn", "", "iSCSI name of the only target, the same at both nodes; for several there is the list targets",
+			func(c *Config, v string) error { c.common.IQN = v; return checkIQN(v) }},
 		{"iscsi.alias", "", "a name for people, shown to initiators",
-			func(c *Config, v string) error { c.ISCSI.Alias = v; return nil }},
+			func(c *Config, v string) error { c.common.Alias = v; return nil }},
 		{"iscsi.listen", ":3260", "host:port, or several, on which initiators are served; 0.0.0.0 is all of IPv4, [::] of IPv6, no host both", setListen},
 		{"iscsi.portal-group", "1", "portal group tag, different at the two nodes", setGroup},
 
@@ -97,18 +97,13 @@ func setFormat(c *Config, v string) error {
 	return nil
 }
 
-func setListen(c *Config, v string) error {
-	c.ISCSI.Listen = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
-	for _, a := range c.ISCSI.Listen {
-		if err := checkAddress(a); err != nil {
-			return err
-		}
-	}
-	return nil
+func setListen(c *Config, v string) (err error) {
+	c.common.Listen, err = parseListen(v)
+	return err
 }
 
 func setGroup(c *Config, v string) (err error) {
-	c.ISCSI.PortalGroup, err = parseGroup(v)
+	c.PortalGroup, err = parseGroup(v)
 	return err
 }
 

@@ -138,6 +138,17 @@ func checkAddress(v string) error {
 	return nil
 }
 
+// parseListen reads a list of addresses.
+func parseListen(v string) ([]string, error) {
+	all := strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, a := range all {
+		if err := checkAddress(a); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // checkLoopback accepts host:port on loopback, and "".
 func checkLoopback(v string) error {
 	if v == "" {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -9,24 +10,21 @@ import (
 // noLUNs is the value of a host's luns that shows it none.
 const noLUNs = "none"
 
-// addView reads how a host sees the target, if its entry says anything of that.
-func (c *Config) addView(e element) (err error) {
+// addView adds how a host sees the target, if its entry says anything of that.
+func (e element) addView(views []View) (all []View, err error) {
 	v := View{Initiator: e["initiator"], Prefer: e["prefer"]}
 	if text := e["luns"]; text != "" {
 		if v.LUNs, err = parseLUNs(text); err != nil {
-			return fmt.Errorf("luns: %w", err)
+			return nil, fmt.Errorf("luns: %w", err)
 		}
 	}
 	if v.Prefer == "" && v.LUNs == nil {
-		return nil
+		return views, nil
 	}
-	for _, other := range c.Views {
-		if other.Initiator == v.Initiator {
-			return fmt.Errorf("prefer and luns of %s stand in another entry, too; one is enough for all its users", v.Initiator)
-		}
+	if slices.ContainsFunc(views, func(other View) bool { return other.Initiator == v.Initiator }) {
+		return nil, fmt.Errorf("prefer and luns of %s stand in another entry, too; one is enough for all its users", v.Initiator)
 	}
-	c.Views = append(c.Views, v)
-	return nil
+	return append(views, v), nil
 }
 
 // parseLUNs reads "0 5=1": the LUNs 0, which is LUN 0, and 5, which is LUN 1.
@@ -57,17 +55,13 @@ func parseLUNs(text string) (map[uint16]uint16, error) {
 }
 
 // checkViews looks for nodes and LUNs that do not exist.
-func (c *Config) checkViews() error {
-	numbers := map[uint16]bool{}
-	for _, l := range c.LUNs {
-		numbers[l.Number] = true
-	}
-	for _, v := range c.Views {
+func (c *Config) checkViews(t *Target) error {
+	for _, v := range t.Views {
 		if v.Prefer != "" && v.Prefer != c.Node && v.Prefer != c.Peer.Name {
 			return fmt.Errorf("prefer of %s: %q is neither %q nor %q", v.Initiator, v.Prefer, c.Node, c.Peer.Name)
 		}
 		for _, n := range v.LUNs {
-			if !numbers[n] {
+			if !c.hasLUN(n) {
 				return fmt.Errorf("luns of %s: there is no LUN with the number %d", v.Initiator, n)
 			}
 		}

@@ -14,12 +14,12 @@ func TestViews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Views) != 3 || c.Views[0].Initiator != "iqn.1993-08.org.debian:*" || c.Views[0].Prefer != "b" || c.Views[0].LUNs != nil ||
-		!maps.Equal(c.Views[1].LUNs, map[uint16]uint16{7: 0}) || c.Views[2].LUNs == nil || len(c.Views[2].LUNs) != 0 {
-		t.Errorf("views %+v", c.Views)
+	if len(c.Targets[0].Views) != 3 || c.Targets[0].Views[0].Initiator != "iqn.1993-08.org.debian:*" || c.Targets[0].Views[0].Prefer != "b" || c.Targets[0].Views[0].LUNs != nil ||
+		!maps.Equal(c.Targets[0].Views[1].LUNs, map[uint16]uint16{7: 0}) || c.Targets[0].Views[2].LUNs == nil || len(c.Targets[0].Views[2].LUNs) != 0 {
+		t.Errorf("views %+v", c.Targets[0].Views)
 	}
-	if c, err := (Source{File: write(t, good)}).Load(); err != nil || c.Views != nil {
-		t.Errorf("views of a file that has none: %+v, %v", c.Views, err)
+	if c, err := (Source{File: write(t, good)}).Load(); err != nil || c.Targets[0].Views != nil {
+		t.Errorf("views of a file that has none: %+v, %v", c.Targets[0].Views, err)
 	}
 }
 

@@ -37,9 +37,9 @@ func (l *lines) String() string {
 // algorithm, and is refused with wrong secrets; the log says why.
 func TestAccess(t *testing.T) {
 	cfg := nodes(t)[0]
-	cfg.ISCSI.Listen = append(cfg.ISCSI.Listen, "[::1]:0")
-	cfg.ISCSI.Portals = []config.Portal{{Address: ":3260", Group: 1}, {Address: "192.0.2.2:3260", Group: 2}}
-	cfg.Hosts = []iscsi.Access{{Initiator: iqn + "-host", Auth: iscsi.Auth{
+	cfg.Targets[0].Listen = append(cfg.Targets[0].Listen, "[::1]:0")
+	cfg.Targets[0].Portals = []config.Portal{{Address: ":3260", Group: 1}, {Address: "192.0.2.2:3260", Group: 2}}
+	cfg.Targets[0].Hosts = []iscsi.Access{{Initiator: iqn + "-host", Auth: iscsi.Auth{
 		Initiator: iscsi.Credentials{User: "web", Secret: iscsi.NewSecret("correct horse battery")},
 		Target:    iscsi.Credentials{User: "disks", Secret: iscsi.NewSecret("the target proves it")},
 	}}}
@@ -131,7 +131,7 @@ func checkDiscovery(t *testing.T, d *Daemon) {
 func TestAllAddresses(t *testing.T) {
 	_, port, _ := net.SplitHostPort(freeAddress(t))
 	cfg := nodes(t)[0]
-	cfg.ISCSI.Listen = []string{"0.0.0.0:" + port, "[::]:" + port}
+	cfg.Targets[0].Listen = []string{"0.0.0.0:" + port, "[::]:" + port}
 	s, err := listen(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -156,8 +156,10 @@ func TestReloadHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Hosts = []iscsi.Access{{Initiator: iqn + "-stays"}}
-	if err := d.Reload(t.Context(), cfg); err != nil {
+	hosts := func(name string) *config.Config {
+		return with(cfg, func(c *config.Config) { c.Targets[0].Hosts = []iscsi.Access{{Initiator: name}} })
+	}
+	if err := d.Reload(t.Context(), hosts(iqn+"-stays")); err != nil {
 		t.Fatal(err)
 	}
 	<-goes.Done()
@@ -167,8 +169,7 @@ func TestReloadHosts(t *testing.T) {
 	if _, err := stays.Ping(t.Context(), []byte("ping")); err != nil {
 		t.Error(err)
 	}
-	cfg.Hosts = []iscsi.Access{{Initiator: "nonsense"}}
-	if err := d.Reload(t.Context(), cfg); err == nil {
+	if err := d.Reload(t.Context(), hosts("nonsense")); err == nil {
 		t.Error("nonsense is taken over")
 	}
 	if _, err := stays.Ping(t.Context(), []byte("ping")); err != nil {

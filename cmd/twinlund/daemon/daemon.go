@@ -31,11 +31,12 @@ type Daemon struct {
 	sockets *sockets
 	node    *replication.Node
 	link    *replication.Link
-	device  *scsi.Target
+	device  *scsi.Device
 	server  *iscsi.Server
 	page    *http.Server // nil: no status page
 
-	changing sync.Mutex // held by Reload and Stop
+	changing sync.Mutex                  // held by Reload and Stop
+	targets  map[targetName]*scsi.Target // under changing
 	mu       sync.Mutex
 	cfg      *config.Config // under mu; itself never changed
 	luns     []*lun         // under mu
@@ -48,7 +49,8 @@ type Daemon struct {
 
 // Start makes a node and lets it run.
 func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8)}
+	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8),
+		targets: map[targetName]*scsi.Target{}}
 	err := d.assemble()
 	for _, l := range d.luns {
 		if err == nil {
@@ -81,16 +83,18 @@ func (d *Daemon) assemble() (err error) {
 			return err
 		}
 	}
-	if err := setViews(d.device, new(config.Config), d.cfg); err != nil {
-		return err
+	for i := range d.cfg.Targets {
+		if err := d.addTarget(d.cfg, &d.cfg.Targets[i]); err != nil {
+			return err
+		}
 	}
 	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
 		return err
 	}
 	if d.server, err = iscsi.New(iscsi.Config{
-		Targets:     d.targets(d.cfg),
+		Targets:     d.initiators(d.cfg),
 		Discovery:   d.cfg.Discovery,
-		PortalGroup: d.cfg.ISCSI.PortalGroup,
+		PortalGroup: d.cfg.PortalGroup,
 		Log:         d.log,
 	}); err != nil {
 		return err
@@ -135,13 +139,6 @@ func (d *Daemon) all() []*lun {
 	return slices.Clone(d.luns)
 }
 
-// targets is what initiators can log in to, and who may.
-func (d *Daemon) targets(cfg *config.Config) []iscsi.Target {
-	return []iscsi.Target{{
-		Name: cfg.ISCSI.IQN, Alias: cfg.ISCSI.Alias, Portals: portals(cfg), Device: d.device, Access: cfg.Hosts,
-	}}
-}
-
 // linkConfig is the link's part of the configuration.
 func (d *Daemon) linkConfig() replication.LinkConfig {
 	p := &d.cfg.Peer
@@ -158,13 +155,6 @@ func (d *Daemon) linkConfig() replication.LinkConfig {
 	return c
 }
 
-func portals(cfg *config.Config) (all []iscsi.Portal) {
-	for _, p := range cfg.ISCSI.Portals {
-		all = append(all, iscsi.Portal{Address: p.Address, Group: p.Group})
-	}
-	return all
-}
-
 // run starts the tasks: the link, a server for each listener, the status page.
 func (d *Daemon) run() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -175,11 +165,7 @@ func (d *Daemon) run() {
 		}
 	})
 	for _, l := range d.sockets.iscsi {
-		d.tasks.Go(func() {
-			if err := d.server.Serve(l); !errors.Is(err, iscsi.ErrServerClosed) {
-				d.fail(fmt.Errorf("serve initiators on %v: %w", l.Addr(), err))
-			}
-		})
+		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
 	if d.page != nil {
 		d.tasks.Go(func() {
@@ -201,7 +187,11 @@ func (d *Daemon) fail(err error) {
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
 // ISCSI is the address of the first listener for initiators.
-func (d *Daemon) ISCSI() net.Addr { return d.sockets.iscsi[0].Addr() }
+func (d *Daemon) ISCSI() net.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sockets.iscsi[0].Addr()
+}
 
 // Stop ends the node in order. The context bounds how long hosts may take to leave;
 // what is not flushed then is flushed all the same.

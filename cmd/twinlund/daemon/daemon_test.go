@@ -165,10 +165,10 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { l.Close() })
-			cfg.ISCSI.Listen = []string{l.Addr().String()}
+			cfg.Targets[0].Listen = []string{l.Addr().String()}
 		}},
 		{"no such address", "this machine has no such address", func(_ *testing.T, cfg *config.Config) {
-			cfg.ISCSI.Listen = []string{"192.0.2.1:3260"}
+			cfg.Targets[0].Listen = []string{"192.0.2.1:3260"}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 func device(t *testing.T) [2]*config.Config {
 	cfg := nodes(t)
 	for _, c := range cfg {
-		c.ISCSI.Portals = []config.Portal{{Address: "127.0.0.1:1", Group: 1}, {Address: "127.0.0.1:2", Group: 2}}
+		c.Targets[0].Portals = []config.Portal{{Address: "127.0.0.1:1", Group: 1}, {Address: "127.0.0.1:2", Group: 2}}
 	}
 	return cfg
 }
@@ -43,7 +43,7 @@ func TestTargetPortGroups(t *testing.T) {
 	} {
 		var all [2]*Daemon
 		for i := range cfg {
-			cfg[i].Views = []config.View{{Initiator: iqn + "-host", Prefer: tt.prefer}}
+			cfg[i].Targets[0].Views = []config.View{{Initiator: iqn + "-host", Prefer: tt.prefer}}
 			all[i] = startNode(t, cfg[i])
 		}
 		for _, d := range all {
@@ -93,7 +93,7 @@ func TestReservationsOutliveTheDaemon(t *testing.T) {
 func TestViewsAndKinds(t *testing.T) {
 	cfg := device(t)
 	for i := range cfg {
-		cfg[i].Views = []config.View{{Initiator: iqn + "-host", LUNs: map[uint16]uint16{5: 3}}}
+		cfg[i].Targets[0].Views = []config.View{{Initiator: iqn + "-host", LUNs: map[uint16]uint16{5: 3}}}
 		cfg[i].LUNs[0].ReadOnly, cfg[i].LUNs[0].Removable = true, true
 	}
 	a, b := startNode(t, cfg[0]), startNode(t, cfg[1])

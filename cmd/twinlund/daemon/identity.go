@@ -12,13 +12,13 @@ import (
 	"github.com/twinlun/twinlun/target/scsi"
 )
 
-// newDevice makes the SCSI target device, without LUNs.
-func newDevice(cfg *config.Config, log *slog.Logger) *scsi.Target {
-	return scsi.NewTarget(scsi.Config{Name: cfg.ISCSI.IQN, Log: log, Groups: portGroups(&cfg.ISCSI)})
+// newDevice makes the SCSI device, without LUNs and targets.
+func newDevice(cfg *config.Config, log *slog.Logger) *scsi.Device {
+	return scsi.NewDevice(scsi.Config{Log: log, Groups: portGroups(cfg)})
 }
 
 // expose lets initiators see a LUN.
-func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
+func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 	c := l.config()
 	reservations, err := local.Open(reservationsFile(&c), c.UUID)
 	if err == nil {
@@ -40,30 +40,6 @@ func expose(device *scsi.Target, cfg *config.Config, l *lun) error {
 	return nil
 }
 
-// setViews tells the device what some hosts see of it, and takes back what was told of
-// others before.
-func setViews(device *scsi.Target, before, cfg *config.Config) error {
-	for _, v := range before.Views {
-		if !slices.ContainsFunc(cfg.Views, func(w config.View) bool { return w.Initiator == v.Initiator }) {
-			device.SetPreference(v.Initiator, 0)
-			device.ClearMap(v.Initiator)
-		}
-	}
-	for _, v := range cfg.Views {
-		prefer := uint16(0)
-		if v.Prefer != "" {
-			prefer = groupOf(cfg, v.Prefer)
-		}
-		device.SetPreference(v.Initiator, prefer)
-		if v.LUNs == nil {
-			device.ClearMap(v.Initiator)
-		} else if err := device.SetMap(v.Initiator, v.LUNs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // reservationsFile is where a LUN's persistent reservations are kept while an
 // initiator wants them to outlive this process: beside the map.
 func reservationsFile(l *config.LUN) string {
@@ -71,11 +47,13 @@ func reservationsFile(l *config.LUN) string {
 }
 
 // portGroups are the target port groups of both nodes. A portal group is a target
-// port, and the only one of its group; those of the peer are not ours.
-func portGroups(c *config.ISCSI) (all []scsi.PortGroup) {
+// port of each target, and the only one of its group; those of the peer are not ours.
+func portGroups(c *config.Config) (all []scsi.PortGroup) {
 	tags := []uint16{c.PortalGroup}
-	for _, p := range c.Portals {
-		tags = append(tags, p.Group)
+	for _, t := range c.Targets {
+		for _, p := range t.Portals {
+			tags = append(tags, p.Group)
+		}
 	}
 	slices.Sort(tags)
 	for _, tag := range slices.Compact(tags) {
@@ -87,9 +65,9 @@ func portGroups(c *config.ISCSI) (all []scsi.PortGroup) {
 // groupOf is the target port group of a node; 0: the portals do not tell which that is.
 func groupOf(cfg *config.Config, node string) (group uint16) {
 	if node == cfg.Node {
-		return cfg.ISCSI.PortalGroup
+		return cfg.PortalGroup
 	}
-	for _, g := range portGroups(&cfg.ISCSI) {
+	for _, g := range portGroups(cfg) {
 		if g.Remote && group != 0 {
 			return 0
 		} else if g.Remote {

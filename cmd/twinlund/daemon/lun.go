@@ -33,7 +33,7 @@ type lun struct {
 	log       *slog.Logger
 	vol       *volume.LUN
 	resized   func() // what to do when it has grown; set before start
-	device    *scsi.Target
+	device    *scsi.Device
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	tasks     sync.WaitGroup // grow
@@ -50,7 +50,7 @@ type lun struct {
 }
 
 // openLUN opens a LUN, or makes it if it is not there yet.
-func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *scsi.Target, boot [16]byte, log *slog.Logger) (*lun, error) {
+func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *scsi.Device, boot [16]byte, log *slog.Logger) (*lun, error) {
 	l := &lun{
 		node: node, device: device, preferred: c.Preferred == cfg.Node, boot: boot,
 		rate: cfg.Peer.CopyRate, window: copyWindow(len(cfg.LUNs)), log: log.With("lun", c.Number, "name", c.Name),

@@ -11,10 +11,11 @@ import (
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 )
 
-// Reload takes another configuration, while the node runs: who may log in and what they
-// see, LUNs that come and go, and LUNs that grow. Anything else that differs needs a restart; then, and
-// if one of the LUNs cannot be as it is configured, nothing is changed. ctx bounds how
-// long hosts that may no longer be here have to leave.
+// Reload takes another configuration, while the node runs: targets that come, go and
+// change, who may log in and what they see, LUNs that come and go, and LUNs that grow.
+// Anything else that differs needs a restart; then, and if one of the targets or LUNs
+// cannot be as it is configured, nothing is changed. ctx bounds how long hosts that may no
+// longer be here have to leave.
 func (d *Daemon) Reload(ctx context.Context, next *config.Config) error {
 	d.changing.Lock()
 	defer d.changing.Unlock()
@@ -22,6 +23,12 @@ func (d *Daemon) Reload(ctx context.Context, next *config.Config) error {
 		return fmt.Errorf("%s: cannot change while twinlund runs; restart it, or take that back", strings.Join(names, ", "))
 	}
 	p, err := d.compare(next)
+	if err == nil {
+		err = checkTargets(next)
+	}
+	if err == nil {
+		p.open, err = d.openDoors(next)
+	}
 	if err != nil {
 		return err
 	}
@@ -38,7 +45,7 @@ func restartNeeded(now, next *config.Config) (names []string) {
 		{"data-dir", now.DataDir, next.DataDir},
 		{"log", now.Log, next.Log},
 		{"status", now.Status, next.Status},
-		{"iscsi", now.ISCSI, next.ISCSI},
+		{"iscsi.portal-group, or the groups of portals", portGroups(now), portGroups(next)},
 		{"peer", now.Peer, next.Peer},
 	} {
 		if !reflect.DeepEqual(s.now, s.next) {
@@ -48,8 +55,9 @@ func restartNeeded(now, next *config.Config) (names []string) {
 	return names
 }
 
-// plan is what is to be done to the LUNs.
+// plan is what is to be done to listeners and LUNs.
 type plan struct {
+	open  []door // which listen, and are not served yet
 	leave []*lun
 	grow  map[*lun]int64 // to bytes
 	come  []config.LUN
@@ -88,9 +96,10 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 	d.mu.Lock()
 	d.cfg = next
 	d.mu.Unlock()
-	errs = append(errs, setViews(d.device, before, next))
-	if err := d.server.SetTargets(ctx, d.targets(next), next.Discovery); err != nil {
-		errs = append(errs, err)
+	errs = d.changeTargets(ctx, before, next)
+	d.closeUnused(next)
+	for _, l := range p.open {
+		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
 	for _, l := range p.leave {
 		errs = append(errs, d.remove(l))

@@ -20,7 +20,7 @@ const mib = 1 << 20
 // with is a copy of a configuration, changed.
 func with(cfg *config.Config, change func(*config.Config)) *config.Config {
 	next := *cfg
-	next.LUNs = append([]config.LUN(nil), cfg.LUNs...)
+	next.LUNs, next.Targets = slices.Clone(cfg.LUNs), slices.Clone(cfg.Targets)
 	change(&next)
 	return &next
 }
@@ -223,13 +223,13 @@ func TestReloadRefuses(t *testing.T) {
 		change func(*config.Config)
 	}{
 		{"node, peer: cannot change", func(c *config.Config) { c.Node, c.Peer.Name = "c", "d" }},
-		{"iscsi: cannot change", func(c *config.Config) { c.ISCSI.IQN += "2" }},
+		{"iscsi.portal-group, or the groups of portals: cannot change", func(c *config.Config) { c.PortalGroup = 9 }},
 		{"does not shrink", sized(8 * mib)},
 		{"only its size can change", func(c *config.Config) { c.LUNs[0].Backing += "2" }},
 	} {
 		err := d.Reload(t.Context(), with(cfg, func(n *config.Config) {
 			c.change(n)
-			n.Hosts = nil
+			n.Targets[0].Hosts = nil
 		}))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want …%s…", err, c.want)
@@ -253,7 +253,7 @@ func TestReloadViews(t *testing.T) {
 	}
 	defer s.Close()
 	view := func(luns map[uint16]uint16) func(*config.Config) {
-		return func(c *config.Config) { c.Views = []config.View{{Initiator: iqn + "-host", LUNs: luns}} }
+		return func(c *config.Config) { c.Targets[0].Views = []config.View{{Initiator: iqn + "-host", LUNs: luns}} }
 	}
 	for _, c := range []struct {
 		change func(*config.Config)

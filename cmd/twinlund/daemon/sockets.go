@@ -14,9 +14,15 @@ import (
 // sockets is everything the daemon listens on. They are opened before any disk is
 // touched: a second daemon started by mistake stops here.
 type sockets struct {
-	iscsi  []net.Listener
+	iscsi  []door       // under Daemon.mu
 	peer   net.Listener // nil: this node dials
 	status net.Listener // nil: no status page
+}
+
+// door is a listener for initiators, and the address as it is configured.
+type door struct {
+	address string
+	net.Listener
 }
 
 func listen(cfg *config.Config) (*sockets, error) {
@@ -30,12 +36,12 @@ func listen(cfg *config.Config) (*sockets, error) {
 }
 
 func (s *sockets) open(cfg *config.Config) (err error) {
-	for _, address := range cfg.ISCSI.Listen {
+	for _, address := range addresses(cfg) {
 		l, err := listenOn(address, "initiators", "iscsi.listen")
 		if err != nil {
 			return err
 		}
-		s.iscsi = append(s.iscsi, l)
+		s.iscsi = append(s.iscsi, door{address, l})
 	}
 	if !replication.LinkDials(cfg.Node, cfg.Peer.Name) {
 		if s.peer, err = listenOn(cfg.Peer.Listen, "the peer", "peer.listen"); err != nil {
@@ -80,7 +86,8 @@ func (s *sockets) close() {
 	if s == nil {
 		return
 	}
-	for _, l := range append([]net.Listener{s.peer, s.status}, s.iscsi...) {
+	closeDoors(s.iscsi)
+	for _, l := range []net.Listener{s.peer, s.status} {
 		if l != nil {
 			l.Close()
 		}

@@ -13,7 +13,7 @@ func (l *lun) Tell(ctx context.Context, topic uint16, body []byte) ([]byte, erro
 
 // hearer is the device server of a LUN as its replica sees it: a replication.Twin.
 type hearer struct {
-	device *scsi.Target
+	device *scsi.Device
 	lun    uint16
 }
 
