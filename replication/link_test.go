@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twinlun/twinlun/dirtymap"
@@ -13,12 +15,14 @@ import (
 
 // Messages arrive in the order of the calls, on every stream, in both directions,
 // with and without compression.
-func TestLinkKeepsOrder(t *testing.T) {
+func TestLinkKeepsOrder(t *testing.T) { onEveryWay(t, testLinkKeepsOrder) }
+
+func testLinkKeepsOrder(t *testing.T, change func(cfg *LinkConfig)) {
 	for _, compress := range []bool{false, true} {
 		const n = 3000
 		a, b := newLinkRecord(t), newLinkRecord(t)
 		doneA, doneB := expectInOrder(a, n), expectInOrder(b, n)
-		nodeA, nodeB := startPair(t, a, b, func(cfg *LinkConfig) { cfg.Compress = compress })
+		nodeA, nodeB := startPair(t, a, b, changes(change, func(cfg *LinkConfig) { cfg.Compress = compress }))
 		for _, r := range []*linkRecord{a, b} {
 			c := r.awaitUp()
 			go func() {
@@ -92,6 +96,10 @@ func expectInOrder(r *linkRecord, n uint64) (done chan int) {
 // What a socket takes at once, what it takes in part, and what waits for the writer
 // arrives in order and whole.
 func TestLinkSendsBeyondTheSocketsRoom(t *testing.T) {
+	onEveryWay(t, testLinkSendsBeyondTheSocketsRoom)
+}
+
+func testLinkSendsBeyondTheSocketsRoom(t *testing.T, change func(cfg *LinkConfig)) {
 	const n = 600 // of 64 KiB: more than the sockets hold
 	a, b := newLinkRecord(t), newLinkRecord(t)
 	release, done := make(chan struct{}), make(chan struct{})
@@ -106,7 +114,7 @@ func TestLinkSendsBeyondTheSocketsRoom(t *testing.T) {
 			close(done)
 		}
 	}
-	node, _ := startPair(t, a, b, nil)
+	node, _ := startPair(t, a, b, change)
 	c := a.awaitUp()
 	for i := range uint64(n) {
 		c.SendControl(1, &wire.FetchReply{ID: i, Items: []wire.FetchItem{{
@@ -127,9 +135,11 @@ func testFetched(i uint64) []byte {
 }
 
 // Close tells the peer why, and the link comes back.
-func TestLinkCloseTellsTheReason(t *testing.T) {
+func TestLinkCloseTellsTheReason(t *testing.T) { onEveryWay(t, testLinkCloseTellsTheReason) }
+
+func testLinkCloseTellsTheReason(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
-	startPair(t, a, b, nil)
+	startPair(t, a, b, change)
 	reason := errors.New("the map files do not fit together")
 	conn := a.awaitUp()
 	b.awaitUp()
@@ -145,10 +155,41 @@ func TestLinkCloseTellsTheReason(t *testing.T) {
 	b.awaitUp()
 }
 
-// The end of Run is the end of the connection, at both nodes.
-func TestLinkRunEnds(t *testing.T) {
+// And so it does while everybody is sending.
+func TestLinkCloseWhileSending(t *testing.T) { onEveryWay(t, testLinkCloseWhileSending) }
+
+func testLinkCloseWhileSending(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
-	nodeA, nodeB := startPair(t, a, b, nil)
+	startPair(t, a, b, change)
+	for range 30 {
+		conn := a.awaitUp()
+		var senders sync.WaitGroup
+		var stop atomic.Bool
+		for _, c := range []LinkConn{conn, conn, b.awaitUp()} {
+			senders.Go(func() {
+				for !stop.Load() { // also when the connection has ended
+					c.SendControl(1, &wire.JoinDone{})
+					c.SendBulk(0, 1, &wire.CopyAck{})
+				}
+			})
+		}
+		conn.Close(errors.New("enough"))
+		a.awaitDown()
+		refused := new(LinkRefused)
+		if err := b.awaitDown(); !errors.As(err, &refused) || refused.Reason != "enough" {
+			t.Errorf("b: Down with %v", err)
+		}
+		stop.Store(true)
+		senders.Wait()
+	}
+}
+
+// The end of Run is the end of the connection, at both nodes.
+func TestLinkRunEnds(t *testing.T) { onEveryWay(t, testLinkRunEnds) }
+
+func testLinkRunEnds(t *testing.T, change func(cfg *LinkConfig)) {
+	a, b := newLinkRecord(t), newLinkRecord(t)
+	nodeA, nodeB := startPair(t, a, b, change)
 	a.awaitUp()
 	b.awaitUp()
 	if err := nodeB.stop(); !errors.Is(err, ErrLinkClosed) {

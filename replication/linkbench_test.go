@@ -19,7 +19,7 @@ import (
 // with as much in flight as the line holds several times over.
 func BenchmarkLink(b *testing.B) {
 	for _, s := range []emulator.State{{}, {Delay: 10 * time.Millisecond, Rate: 1_000_000_000}} {
-		b.Run(fmt.Sprintf("delay=%v/rate=%d", s.Delay, s.Rate), func(b *testing.B) { benchLink(b, s) })
+		onEveryBenchWay(b, fmt.Sprintf("delay=%v/rate=%d", s.Delay, s.Rate), func(b *testing.B, way linkWay) { benchLink(b, s, way) })
 	}
 }
 
@@ -50,7 +50,13 @@ func (h linkBench) Bulk(c LinkConn, stream int, lun uint32, m wire.Message) {
 	}
 }
 
-func startBench(b *testing.B, s emulator.State) (LinkConn, linkBench) {
+func onEveryBenchWay(b *testing.B, name string, bench func(b *testing.B, way linkWay)) {
+	for wayName, way := range linkWays {
+		b.Run(name+"/"+wayName, func(b *testing.B) { bench(b, way) })
+	}
+}
+
+func startBench(b *testing.B, s emulator.State, way linkWay) (LinkConn, linkBench) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -67,8 +73,13 @@ func startBench(b *testing.B, s emulator.State) (LinkConn, linkBench) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	here := linkBench{up: make(chan LinkConn, 1), acked: make(chan struct{}, 1000)}
 	there := linkBench{up: make(chan LinkConn, 1)}
-	runBench(b, LinkConfig{Self: "a", Peer: "b", Token: LinkToken("bench"), Address: address, Log: log}, here)
-	runBench(b, LinkConfig{Self: "b", Peer: "a", Token: LinkToken("bench"), Listener: ln, Log: log}, there)
+	a := LinkConfig{Self: "a", Peer: "b", Token: LinkToken("bench"), Address: address, Log: log}
+	z := LinkConfig{Self: "b", Peer: "a", Token: LinkToken("bench"), Listener: ln, Log: log}
+	change := way(b)
+	change(&a)
+	change(&z)
+	runBench(b, a, here)
+	runBench(b, z, there)
 	return <-here.up, here
 }
 
@@ -89,8 +100,8 @@ func runBench(b *testing.B, cfg LinkConfig, h LinkHandler) {
 	})
 }
 
-func benchLink(b *testing.B, s emulator.State) {
-	conn, here := startBench(b, s)
+func benchLink(b *testing.B, s emulator.State, way linkWay) {
+	conn, here := startBench(b, s, way)
 	const inFlight = 16
 	data := make([]byte, 256*dirtymap.BlockSize)
 	b.SetBytes(int64(len(data)))
@@ -109,8 +120,8 @@ func benchLink(b *testing.B, s emulator.State) {
 // BenchmarkLinkRoundTrip is a small control message and its answer.
 func BenchmarkLinkRoundTrip(b *testing.B) {
 	for _, s := range []emulator.State{{}, {Delay: 5 * time.Millisecond}} {
-		b.Run(fmt.Sprintf("delay=%v", s.Delay), func(b *testing.B) {
-			conn, here := startBench(b, s)
+		onEveryBenchWay(b, fmt.Sprintf("delay=%v", s.Delay), func(b *testing.B, way linkWay) {
+			conn, here := startBench(b, s, way)
 			took := make([]time.Duration, b.N)
 			b.ResetTimer()
 			for i := range took {

@@ -13,10 +13,9 @@ import (
 	"github.com/twinlun/twinlun/replication/wire"
 )
 
-// LinkDialer opens streams to the peer: a *net.Dialer, a *tls.Dialer.
-type LinkDialer interface {
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-}
+// LinkDialer opens a stream to the peer: 0 is the control stream, all others are bulk
+// streams. See LinkConfig.Listener for what it returns.
+type LinkDialer func(ctx context.Context, stream int) (net.Conn, error)
 
 // LinkConfig says who is joined with whom, and how. Both nodes of a pair must
 // have the same Token; Heartbeat of each must be well below Dead of the other.
@@ -26,10 +25,14 @@ type LinkConfig struct {
 	NodeID     [16]byte // this node's; zero: random
 
 	// One of the two nodes dials and the other listens, see LinkDials.
-	Address  string       // dialing: the peer's, host:port
-	Dialer   LinkDialer   // dialing; nil: plain TCP
-	Listener net.Listener // listening; the link closes it in the end
-	Streams  int          // dialing: number of bulk streams; 0: 2
+	Address string     // dialing over plain TCP: the peer's, host:port
+	Dial    LinkDialer // dialing in any other way
+	// Listener is the listening node's; the link closes it in the end. Connections
+	// that have a method Peer() string have proven which node is at their other end,
+	// and HELLO must say the same. Those that encrypt should be streamSenders: the link
+	// sends under locks, and crypto/tls alone may wait.
+	Listener net.Listener
+	Streams  int // dialing: number of bulk streams; 0: 2
 
 	Compress  bool          // compress what is sent, if that makes it smaller
 	Heartbeat time.Duration // between two pings on a stream; 0: 500 ms
@@ -64,7 +67,9 @@ func (c LinkConfig) complete() (LinkConfig, error) {
 	if c.NodeID == [16]byte{} {
 		rand.Read(c.NodeID[:]) // never fails
 	}
-	setDefault(&c.Dialer, LinkDialer(&net.Dialer{}))
+	if c.Dial == nil && c.Address != "" {
+		c.Dial = plainDialer(c.Address)
+	}
 	setDefault(&c.Streams, 2)
 	setDefault(&c.Heartbeat, 500*time.Millisecond)
 	setDefault(&c.Dead, 2*time.Second)
@@ -74,6 +79,12 @@ func (c LinkConfig) complete() (LinkConfig, error) {
 	setDefault(&c.MaxQueue, 256<<20)
 	setDefault(&c.Log, slog.Default())
 	return c, c.check()
+}
+
+func plainDialer(address string) LinkDialer {
+	return func(ctx context.Context, _ int) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
 }
 
 func setDefault[T comparable](v *T, def T) {
@@ -103,7 +114,7 @@ func (c *LinkConfig) check() error {
 
 func (c *LinkConfig) checkSide() error {
 	switch dials := LinkDials(c.Self, c.Peer); {
-	case dials && c.Address == "":
+	case dials && c.Dial == nil:
 		return fmt.Errorf("link: %s dials %s, but its address is missing", c.Self, c.Peer)
 	case dials && c.Listener != nil:
 		return fmt.Errorf("link: %s dials %s and must not listen", c.Self, c.Peer)

@@ -44,7 +44,9 @@ func speak(t *testing.T, from LinkConn, got <-chan wire.Message) {
 
 // A line that goes silent without a word is noticed at both ends, in every way
 // that it can, and the link comes back.
-func TestLinkSilence(t *testing.T) {
+func TestLinkSilence(t *testing.T) { onEveryWay(t, testLinkSilence) }
+
+func testLinkSilence(t *testing.T, change func(cfg *LinkConfig)) {
 	for name, fault := range map[string]func(l *emulator.Line){
 		"peer vanishes":             func(l *emulator.Line) { l.Freeze() },
 		"line cut":                  func(l *emulator.Line) { l.Set(emulator.State{Cut: emulator.CutBoth}) },
@@ -52,9 +54,8 @@ func TestLinkSilence(t *testing.T) {
 		"and in the other":          func(l *emulator.Line) { l.Set(emulator.State{Cut: emulator.CutBToA}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
 			a, b := newLinkRecord(t), newLinkRecord(t)
-			line := startFarPair(t, a, b, emulator.State{}, impatient)
+			line := startFarPair(t, a, b, emulator.State{}, changes(change, impatient))
 			bothUp(a, b)
 			fault(line)
 			errA, errB := a.awaitDown(), b.awaitDown()
@@ -69,10 +70,11 @@ func TestLinkSilence(t *testing.T) {
 
 // A connection that is reset, as when a process is killed, ends at both nodes and
 // is made again.
-func TestLinkReset(t *testing.T) {
-	checkLeaks(t)
+func TestLinkReset(t *testing.T) { onEveryWay(t, testLinkReset) }
+
+func testLinkReset(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
-	line := startFarPair(t, a, b, emulator.State{}, nil)
+	line := startFarPair(t, a, b, emulator.State{}, change)
 	for range 5 {
 		bothUp(a, b)
 		line.Reset()
@@ -111,10 +113,37 @@ func TestLinkDamage(t *testing.T) {
 	}
 }
 
+// The same under TLS, which notices first: both nodes say so, and the link comes back.
+func TestLinkDamageUnderTLS(t *testing.T) {
+	checkLeaks(t)
+	a, b := newLinkRecord(t), newLinkRecord(t)
+	b.control = func(_ LinkConn, _ uint32, m wire.Message) {
+		if bytes.Count(m.(*wire.JoinMap).Data, []byte{0}) != 100 {
+			t.Errorf("came as %x", m.(*wire.JoinMap).Data)
+		}
+	}
+	line := startFarPair(t, a, b, emulator.State{}, overTLS(t))
+	for skip := range int64(20) {
+		conn := a.awaitUp()
+		b.awaitUp()
+		line.Flip(emulator.AToB, skip*7)
+		for conn.Context().Err() == nil {
+			conn.SendControl(1, &wire.JoinMap{Data: make([]byte, 100)})
+			time.Sleep(time.Millisecond)
+		}
+		a.awaitDown()
+		if err := b.awaitDown(); !strings.Contains(err.Error(), "tls: ") {
+			t.Errorf("b: Down with %v", err)
+		}
+	}
+	bothUp(a, b)
+}
+
 // A handler that does not return holds back its stream, up to the sender, whose
 // queue is bounded; the other streams go on, and a busy handler is no silence.
-func TestLinkBackpressure(t *testing.T) {
-	checkLeaks(t)
+func TestLinkBackpressure(t *testing.T) { onEveryWay(t, testLinkBackpressure) }
+
+func testLinkBackpressure(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
 	got := make(chan wire.Message, 1000)
 	b.control = func(_ LinkConn, _ uint32, m wire.Message) { got <- m }
@@ -123,9 +152,9 @@ func TestLinkBackpressure(t *testing.T) {
 		calls <- m.(*wire.Copy).Seq
 		<-c.Context().Done()
 	}
-	nodeA, nodeB := startPair(t, a, b, func(cfg *LinkConfig) {
+	nodeA, nodeB := startPair(t, a, b, changes(change, func(cfg *LinkConfig) {
 		cfg.Heartbeat, cfg.Dead, cfg.MaxQueue = 20*time.Millisecond, 1500*time.Millisecond, 16<<20
-	})
+	}))
 	conn := a.awaitUp()
 	b.awaitUp()
 	conn.SendBulk(0, 1, &wire.Copy{Seq: 1})
@@ -208,8 +237,9 @@ func TestLinkListenerFails(t *testing.T) {
 }
 
 // Down waits for calls that are running, and they learn from the Context.
-func TestLinkDownWaitsForCalls(t *testing.T) {
-	checkLeaks(t)
+func TestLinkDownWaitsForCalls(t *testing.T) { onEveryWay(t, testLinkDownWaitsForCalls) }
+
+func testLinkDownWaitsForCalls(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
 	inside := make(chan LinkConn, 1)
 	release := make(chan struct{})
@@ -218,7 +248,7 @@ func TestLinkDownWaitsForCalls(t *testing.T) {
 		<-c.Context().Done()
 		<-release
 	}
-	startPair(t, a, b, nil)
+	startPair(t, a, b, change)
 	a.awaitUp().SendControl(0, &wire.JoinDone{})
 	b.awaitUp()
 	conn := linkAwait(t, inside, "the call")

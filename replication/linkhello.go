@@ -53,6 +53,9 @@ func (call *linkCall) listen(cfg *LinkConfig) error {
 		return &LinkRefused{Peer: cfg.Peer, Reason: refuse.Reason}
 	}
 	call.theirs = m.(*wire.Hello)
+	if err := provenPeer(call.conn, call.theirs.Node); err != nil {
+		return err
+	}
 	return checkHello(cfg, call.theirs)
 }
 

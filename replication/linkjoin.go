@@ -36,7 +36,7 @@ func (l *Link) dial(ctx context.Context) ([]*linkCall, error) {
 	all.Wait()
 	if err := firstCause(errs); err != nil {
 		hangUp(calls)
-		return nil, fmt.Errorf("connect with %s at %s: %w", l.cfg.Peer, l.cfg.Address, err)
+		return nil, fmt.Errorf("connect with %s: %w", l.cfg.Peer, err)
 	}
 	return calls, nil
 }
@@ -55,7 +55,7 @@ func firstCause(errs []error) error {
 
 // call opens one stream.
 func (l *Link) call(ctx context.Context, stream int, id [16]byte) (*linkCall, error) {
-	conn, err := l.cfg.Dialer.DialContext(ctx, "tcp", l.cfg.Address)
+	conn, err := l.cfg.Dial(ctx, stream)
 	if err != nil {
 		return nil, err
 	}

@@ -19,15 +19,15 @@ type stream struct {
 	c          *linkConn
 	number     int // 0: control; else bulk
 	conn       net.Conn
-	now        *nowWriter    // nil: the socket cannot say whether a write would wait
 	readerDone chan struct{} // closed when the reader has ended
 
 	in    *wire.Reader // the reader's
 	queue *streamQueue
 
 	// Whoever has the queue's turn.
+	out   streamSender
 	batch wire.Batch
-	rest  net.Buffers // of batch, not sent yet; it belongs to the writer
+	left  bool // out has not sent all of batch yet
 }
 
 func newStream(c *linkConn, number int, call *linkCall) *stream {
@@ -38,7 +38,7 @@ func newStream(c *linkConn, number int, call *linkCall) *stream {
 	call.in.Allow(kinds, wire.MaxBody)
 	call.source.c = c
 	return &stream{
-		c: c, number: number, conn: call.conn, in: call.in, now: newNowWriter(call.conn),
+		c: c, number: number, conn: call.conn, in: call.in, out: newStreamSender(call.conn),
 		readerDone: make(chan struct{}),
 		queue:      newStreamQueue(),
 	}
@@ -75,13 +75,14 @@ func (s *stream) read() {
 // write is the stream's writer: it sends what send has left.
 func (s *stream) write() {
 	for s.queue.wait(s.c.ctx) {
-		if len(s.rest) == 0 {
+		var out net.Buffers
+		if !s.left {
 			s.fill()
-			s.rest = s.batch.Buffers()
+			out = s.batch.Buffers()
 		}
-		_, err := s.rest.WriteTo(s.conn)
+		err := s.out.Send(out)
 		s.batch.Reset()
-		s.rest = nil
+		s.left = false
 		s.queue.end(false)
 		if err != nil {
 			s.c.broken(s, "to", err)
@@ -103,30 +104,15 @@ const maxSendNow = 80 << 10
 // microseconds, and somebody waits for the answer. false: too much is waiting.
 func (s *stream) send(lun uint32, m wire.Message) bool {
 	size := wire.Size(m)
-	if s.now == nil || size > maxSendNow || s.c.compress && size >= wire.CompressMin || !s.queue.begin() {
+	if size > maxSendNow || s.c.compress && size >= wire.CompressMin || !s.queue.begin() {
 		return s.queue.put(lun, m, s.c.link.cfg.MaxQueue)
 	}
 	s.encode(lun, m)
-	out := s.batch.Buffers()
-	sent := s.now.write(out)
-	if sent == s.batch.Len() {
+	if s.left = !s.out.TrySend(s.batch.Buffers()); !s.left {
 		s.batch.Reset()
-		s.queue.end(false)
-		return true
 	}
-	s.rest = after(out, sent)
-	s.queue.end(true)
+	s.queue.end(s.left)
 	return true
-}
-
-// after is what follows the first n bytes.
-func after(out net.Buffers, n int) net.Buffers {
-	for n >= len(out[0]) {
-		n -= len(out[0])
-		out = out[1:]
-	}
-	out[0] = out[0][n:]
-	return out
 }
 
 // fill encodes what waits, up to about streamBatch bytes.
@@ -156,7 +142,8 @@ func (s *stream) encode(lun uint32, m wire.Message) {
 // sayFarewell is the writer's last act, under bury's deadline. A frame that was
 // cut short by the deadline makes it unreadable; then the peer only sees the end.
 func (s *stream) sayFarewell(why error) {
-	if _, err := s.conn.Write(refusal(why)); err != nil {
+	s.queue.seize()
+	if err := s.out.Send(net.Buffers{refusal(why)}); err != nil {
 		return
 	}
 	if half, ok := s.conn.(interface{ CloseWrite() error }); ok {

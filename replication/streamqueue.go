@@ -71,9 +71,28 @@ func (q *streamQueue) end(rest bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.taken, q.rest = false, rest
-	if q.someLocked() {
+	if q.closed || q.someLocked() {
 		q.rouseLocked()
 	}
+}
+
+// seize closes the queue and takes the turn, for good. Whoever has it still does not
+// keep it for long: only the writer, who is calling, waits while it has the turn.
+func (q *streamQueue) seize() {
+	q.close()
+	for !q.lastTurn() {
+		<-q.wake
+	}
+}
+
+func (q *streamQueue) lastTurn() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken {
+		return false
+	}
+	q.taken = true
+	return true
 }
 
 func (q *streamQueue) ping() {
