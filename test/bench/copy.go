@@ -25,10 +25,13 @@ func copyRow(b *bench) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := copyRounds(b, r, size, false)
-	var packed sideBySide
+	plain, err := copyRounds(b, r, size, pairOptions{})
+	var secret, packed sideBySide
+	if err == nil {
+		secret, err = copyRounds(b, r, size, pairOptions{encrypt: true})
+	}
 	if err == nil && !b.quick {
-		packed, err = copyRounds(b, r, size, true)
+		packed, err = copyRounds(b, r, size, pairOptions{compress: true})
 	}
 	if err := errors.Join(err, r.close()); err != nil {
 		return nil, err
@@ -42,6 +45,7 @@ func copyRow(b *bench) ([]result, error) {
 	}
 	results := []result{
 		line(fmt.Sprintf("copy %d MiB, 1 Gbit/s, 10 ms one way", size>>20), plain, fmt.Sprintf("≥ %.1f", copyAim)),
+		line("… over TLS", secret, fmt.Sprintf("≥ %.1f", copyAim)),
 	}
 	if len(packed.ratios) > 0 {
 		results = append(results, line("… with compression tried, in vain", packed, ""))
@@ -49,8 +53,9 @@ func copyRow(b *bench) ([]result, error) {
 	return results, nil
 }
 
-func copyRounds(b *bench, r *reference, size int64, compress bool) (s sideBySide, err error) {
-	p, err := b.newPair(pairOptions{size: size, line: &copyLine, compress: compress})
+func copyRounds(b *bench, r *reference, size int64, o pairOptions) (s sideBySide, err error) {
+	o.size, o.line = size, &copyLine
+	p, err := b.newPair(o)
 	if err != nil {
 		return s, err
 	}

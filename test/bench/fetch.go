@@ -23,21 +23,27 @@ const (
 // small message goes to and fro over an equal line.
 func fetchRow(b *bench) (results []result, err error) {
 	for _, c := range []struct {
-		delay time.Duration
-		n     int
+		delay   time.Duration
+		n       int
+		encrypt bool
 	}{
-		{0, pick(b, 2000, 500)},
-		{5 * time.Millisecond, pick(b, 400, 60)},
-		{50 * time.Millisecond, pick(b, 60, 10)},
+		{0, pick(b, 2000, 500), false},
+		{0, pick(b, 2000, 500), true},
+		{5 * time.Millisecond, pick(b, 400, 60), false},
+		{5 * time.Millisecond, pick(b, 400, 60), true},
+		{50 * time.Millisecond, pick(b, 60, 10), false},
 	} {
-		reads, owns, err := fetchesAt(b, emulator.State{Delay: c.delay}, c.n)
+		reads, owns, err := fetchesAt(b, emulator.State{Delay: c.delay}, c.n, c.encrypt)
 		if err != nil {
 			return nil, fmt.Errorf("delay %v: %w", c.delay, err)
 		}
-		ms := c.delay.Milliseconds()
+		line := fmt.Sprintf("%d ms one way", c.delay.Milliseconds())
+		if c.encrypt {
+			line = fmt.Sprintf("%d ms, TLS", c.delay.Milliseconds())
+		}
 		results = append(results,
-			reads.result(fmt.Sprintf("4 KiB read, %d ms one way", ms), true),
-			owns.result(fmt.Sprintf("4 KiB write (takes ownership), %d ms one way", ms), false))
+			reads.result("4 KiB read, "+line, true),
+			owns.result("4 KiB write (takes ownership), "+line, false))
 	}
 	return results, nil
 }
@@ -71,9 +77,9 @@ type fetchBed struct {
 }
 
 // fetchesAt reads n extents at b, and writes n others.
-func fetchesAt(b *bench, line emulator.State, n int) (reads, owns latencies, err error) {
+func fetchesAt(b *bench, line emulator.State, n int, encrypt bool) (reads, owns latencies, err error) {
 	size := int64(fetchSpare+2*n) * extentSize
-	p, err := b.newPair(pairOptions{size: size, copyRate: noCopies, line: &line})
+	p, err := b.newPair(pairOptions{size: size, copyRate: noCopies, line: &line, encrypt: encrypt})
 	if err != nil {
 		return reads, owns, err
 	}

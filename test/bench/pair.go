@@ -25,6 +25,7 @@ type pairOptions struct {
 	copyRate int64           // bytes per second; 0: no limit
 	line     *emulator.State // between the sites; nil: they are connected directly
 	compress bool
+	encrypt  bool // they talk through the cluster's port, as the nodes of one cluster
 }
 
 // noCopies as a copyRate lets one frame of each stream out, and then nothing for
@@ -33,8 +34,9 @@ const noCopies = 1
 
 // pair is two nodes, a and b, with one mirrored LUN.
 type pair struct {
-	a, b *site
-	line *emulator.Line
+	a, b  *site
+	line  *emulator.Line
+	ports *ports // nil: plain TCP
 }
 
 // site is one of them, put together as the daemon does it.
@@ -114,6 +116,11 @@ func (p *pair) connect(o pairOptions, log *slog.Logger) error {
 	a, b := common, common
 	a.Self, a.Peer, a.Address = "a", "b", address
 	b.Self, b.Peer, b.Listener = "b", "a", l
+	if o.encrypt {
+		if p.ports, err = encrypt(&a, &b, log); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
 	return errors.Join(p.a.run(a), p.b.run(b))
 }
 
@@ -135,6 +142,9 @@ func (p *pair) close() error {
 		if s != nil {
 			errs = append(errs, s.close())
 		}
+	}
+	if p.ports != nil {
+		errs = append(errs, p.ports.close())
 	}
 	if p.line != nil {
 		errs = append(errs, p.line.Close())
