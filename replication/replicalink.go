@@ -52,6 +52,7 @@ func (r *Replica) up(c LinkConn) {
 		return
 	}
 	r.conn = c
+	r.telling.upLocked(c)
 	r.copying.reset()
 	r.stepLocked(coherence.Connected{Streams: c.Streams()})
 }
@@ -69,7 +70,7 @@ func (r *Replica) downLocked(err error) {
 	}
 	r.conn, r.planes = nil, nil
 	r.health.down = err
-	r.dropTellsLocked()
+	r.telling.downLocked(err)
 	r.stepLocked(coherence.Disconnected{})
 	r.copying.reset()
 }
@@ -80,7 +81,7 @@ func (r *Replica) control(c LinkConn, m wire.Message) {
 		r.receivePlanes(c, j)
 		return
 	}
-	if !r.hear(c, m) {
+	if !r.converse(c, m) {
 		r.received(c, coherence.Received{Msg: m})
 	}
 }

@@ -13,26 +13,37 @@ import (
 	"github.com/twinlun/twinlun/replication/wire"
 )
 
-// echo is a Twin that answers topic 1 with what it heard, and is slow with topic 2.
+// echo is a Twin that answers topic 1 with what it heard, and is slow with topic 2, or
+// as long as the connection lasts.
 type echo struct {
 	joined chan struct{}
 	asked  chan struct{}
-	slow   chan struct{} // closed: topic 2 is answered
+	slow   chan struct{} // closed by hurry: topic 2 is answered
+	hurry  func()
+	gone   chan error // why topic 2 was given up
 }
 
 func newEcho() *echo {
-	return &echo{joined: make(chan struct{}, 100), asked: make(chan struct{}, 100), slow: make(chan struct{})}
+	slow := make(chan struct{})
+	return &echo{
+		joined: make(chan struct{}, 100), asked: make(chan struct{}, 100), gone: make(chan error, 100),
+		slow: slow, hurry: sync.OnceFunc(func() { close(slow) }),
+	}
 }
 
-func (e *echo) Joined() { e.joined <- struct{}{} }
+func (e *echo) Joined(context.Context) { e.joined <- struct{}{} }
 
-func (e *echo) Heard(topic uint16, body []byte) ([]byte, bool) {
+func (e *echo) Heard(ctx context.Context, topic uint16, body []byte) ([]byte, bool) {
 	switch topic {
 	case 1:
 		return append([]byte("heard "), body...), true
 	case 2:
 		e.asked <- struct{}{}
-		<-e.slow
+		select {
+		case <-e.slow:
+		case <-ctx.Done():
+			e.gone <- context.Cause(ctx)
+		}
 		return nil, true
 	}
 	return nil, false
@@ -77,7 +88,7 @@ func newTellers(t *testing.T) *tellers {
 		cancel()
 		running.Wait()
 		for i, r := range p.replicas {
-			close(p.twins[i].slow)
+			p.twins[i].hurry()
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
@@ -127,7 +138,8 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// A Tell ends with the link, or with who asked; what comes after the next join works.
+// A Tell ends with the link, at both ends, or with who asked; what comes after the next
+// join works.
 func TestTellEnds(t *testing.T) {
 	p := newTellers(t)
 	ended := make(chan error, 1)
@@ -140,18 +152,69 @@ func TestTellEnds(t *testing.T) {
 	if err := linkAwait(t, ended, "the Tell to end"); !errors.Is(err, ErrNotTold) {
 		t.Errorf("the link broke: %v", err)
 	}
+	linkAwait(t, p.twins[1].gone, "the peer to stop listening")
 	p.awaitJoin(t)
-
-	ctx, cancel := context.WithCancelCause(context.Background())
-	go func() {
-		linkAwait(t, p.twins[1].asked, "the message to be heard")
-		cancel(errors.New("enough"))
-	}()
-	if _, err := p.replicas[0].Tell(ctx, 2, nil); err == nil || err.Error() != "enough" {
-		t.Errorf("who asked gave up: %v", err)
-	}
+	p.giveUp(t)
 	if answer, err := p.replicas[0].Tell(t.Context(), 1, []byte("x")); err != nil || string(answer) != "heard x" {
 		t.Errorf("after all that: %q, %v", answer, err)
+	}
+}
+
+// giveUp asks, and does not wait for the answer.
+func (p *tellers) giveUp(t *testing.T) {
+	t.Helper()
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(enough)
+	if _, err := p.replicas[0].Tell(ctx, 2, nil); err != enough {
+		t.Errorf("who asked gave up: %v", err)
+	}
+}
+
+// What nobody waits for any more still counts until it is answered: however many give
+// up, the peer has no more to hear than it puts up with.
+func TestTellsAreBounded(t *testing.T) {
+	p := newTellers(t)
+	for range maxTells {
+		p.giveUp(t)
+	}
+	if _, err := p.replicas[0].Tell(t.Context(), 1, nil); !errors.Is(err, ErrNotTold) {
+		t.Errorf("one too many: %v", err)
+	}
+	p.twins[1].hurry()
+	for p.replicas[0].unanswered() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if answer, err := p.replicas[0].Tell(t.Context(), 1, []byte("x")); err != nil || string(answer) != "heard x" {
+		t.Errorf("after all were answered: %q, %v", answer, err)
+	}
+	if up := p.links[0].Stats().Connections; up != 1 {
+		t.Errorf("%d connections", up)
+	}
+}
+
+func (r *Replica) unanswered() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.telling.waiting)
+}
+
+// A replica that closes waits for nobody who hears, though the connection may go on
+// for other LUNs.
+func TestCloseWhileHearing(t *testing.T) {
+	cfg := testConfig(new(testMapFile))
+	twin := newEcho()
+	cfg.Twin = twin
+	r := mustOpen(t, cfg)
+	s := newSink()
+	r.up(s)
+	r.control(s, &wire.Tell{ID: 1, Topic: 2})
+	linkAwait(t, twin.asked, "the message to be heard")
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := linkAwait(t, twin.gone, "the end of listening"); !errors.Is(err, ErrReplicaClosed) || s.ctx.Err() != nil {
+		t.Errorf("%v, connection %v", err, s.ctx.Err())
 	}
 }
 
@@ -180,7 +243,7 @@ func TestFloodOfTells(t *testing.T) {
 		r.control(s, &wire.Tell{ID: uint64(i), Topic: 2})
 	}
 	linkAwait(t, s.ctx.Done(), "the connection to be closed")
-	close(twin.slow)
+	twin.hurry()
 	r.down(context.Cause(s.ctx))
 	if err := r.Close(); err != nil {
 		t.Fatal(err)

@@ -41,8 +41,8 @@ const twinLimit = 5 * time.Second
 const maxTwins = 32
 
 // Heard is called with what the twin of a logical unit tells, and returns the answer.
-// False: the topic is not known here. It may block for twinLimit.
-func (t *Device) Heard(number uint16, topic uint16, body []byte) (answer []byte, understood bool) {
+// False: the topic is not known here. It may block for twinLimit, and no longer than ctx.
+func (t *Device) Heard(ctx context.Context, number uint16, topic uint16, body []byte) (answer []byte, understood bool) {
 	t.mu.Lock()
 	u := t.luns[number]
 	t.mu.Unlock()
@@ -50,9 +50,9 @@ func (t *Device) Heard(number uint16, topic uint16, body []byte) (answer []byte,
 	case u == nil:
 		return nil, true // it comes, or goes
 	case topic == topicTask && len(body) == 1:
-		u.heardTask(sam.TaskFunction(body[0]))
+		u.heardTask(ctx, sam.TaskFunction(body[0]))
 	case topic == topicSettings && len(body) == 5:
-		u.heardSettings(settings{binary.BigEndian.Uint32(body), body[4]})
+		u.heardSettings(ctx, settings{binary.BigEndian.Uint32(body), body[4]})
 	default:
 		return nil, false
 	}
@@ -60,7 +60,7 @@ func (t *Device) Heard(number uint16, topic uint16, body []byte) (answer []byte,
 }
 
 // Joined says that a unit's twin can be told again what it may have missed.
-func (t *Device) Joined(number uint16) {
+func (t *Device) Joined(_ context.Context, number uint16) {
 	t.mu.Lock()
 	u := t.luns[number]
 	t.mu.Unlock()
@@ -100,7 +100,7 @@ func tellTask(units []*unit, f sam.TaskFunction) {
 
 // heardTask does here what a function did at the other site: there is one logical unit
 // with one task set.
-func (u *unit) heardTask(f sam.TaskFunction) {
+func (u *unit) heardTask(ctx context.Context, f sam.TaskFunction) {
 	which := attentionLUNReset
 	switch f {
 	case sam.ClearTaskSet, sam.LogicalUnitReset:
@@ -111,7 +111,7 @@ func (u *unit) heardTask(f sam.TaskFunction) {
 	default:
 		return
 	}
-	silent := u.abortAll()
+	silent := u.abortAll(ctx)
 	if f == sam.ClearTaskSet {
 		for _, n := range silent {
 			n.port.establishOn(u, attentionCleared)
@@ -128,8 +128,8 @@ func (u *unit) heardTask(f sam.TaskFunction) {
 
 // abortAll ends all commands on the unit, and waits for them. It returns the nexuses
 // some of whose commands got no answer.
-func (u *unit) abortAll() (silent []*nexus) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), twinLimit, errTwinSlow)
+func (u *unit) abortAll(ctx context.Context) (silent []*nexus) {
+	ctx, cancel := context.WithTimeoutCause(ctx, twinLimit, errTwinSlow)
 	defer cancel()
 	for _, n := range u.target.nexuses() {
 		if n.abort(u, &sam.Command{Ctx: ctx}) > 0 {
@@ -188,7 +188,7 @@ func (u *unit) tellSettings() {
 
 // heardSettings takes settings of the twin, if they are newer, and tells hosts here.
 // What a cache held that is now turned off is made durable.
-func (u *unit) heardSettings(s settings) {
+func (u *unit) heardSettings(ctx context.Context, s settings) {
 	u.modes.Lock()
 	defer u.modes.Unlock()
 	now := u.settingsLocked()
@@ -204,7 +204,7 @@ func (u *unit) heardSettings(s settings) {
 	u.restrict(func(g *guard) { g.ejected = ejected })
 	u.told(now.bits ^ u.settingsLocked().bits)
 	if cached && u.writeThrough.Load() || ejected {
-		if err := u.disk.Sync(context.Background()); err != nil {
+		if err := u.disk.Sync(ctx); err != nil {
 			u.target.log.Error("what the write cache of a LUN held is not durable", "lun", u.number, "err", err)
 		}
 	}

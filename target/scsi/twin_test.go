@@ -17,14 +17,14 @@ type wire struct {
 	cut bool
 }
 
-func (w *wire) Tell(_ context.Context, topic uint16, body []byte) ([]byte, error) {
+func (w *wire) Tell(ctx context.Context, topic uint16, body []byte) ([]byte, error) {
 	w.mu.Lock()
 	cut := w.cut
 	w.mu.Unlock()
 	if cut {
 		return nil, errors.New("the link is down")
 	}
-	answer, ok := w.to.Heard(0, topic, body)
+	answer, ok := w.to.Heard(ctx, 0, topic, body)
 	if !ok {
 		return nil, errors.New("not understood")
 	}
@@ -54,8 +54,8 @@ func newTwins(t *testing.T) *twins {
 }
 
 func (p *twins) joined() {
-	p.a.target.Joined(0)
-	p.b.target.Joined(0)
+	p.a.target.Joined(context.Background(), 0)
+	p.b.target.Joined(context.Background(), 0)
 }
 
 // A reset at one site is one at the other: commands end, RESERVE and modes go, all
@@ -100,7 +100,7 @@ func TestResetStorm(t *testing.T) {
 			all.Go(func() {
 				for range 50 {
 					h.nexus.Reset(sam.LogicalUnitReset, [8]byte{})
-					h.target.Joined(0)
+					h.target.Joined(context.Background(), 0)
 				}
 			})
 		}
@@ -169,7 +169,7 @@ func TestHeardNonsense(t *testing.T) {
 		{0, 9, "", false}, {0, topicTask, "", false}, {0, topicTask, "0505", false}, {0, topicTask, "09", true},
 		{0, topicSettings, "00000001", false}, {7, topicTask, "05", true},
 	} {
-		if _, ok := p.b.target.Heard(tt.number, tt.topic, unhex(t, tt.body)); ok != tt.understood {
+		if _, ok := p.b.target.Heard(t.Context(), tt.number, tt.topic, unhex(t, tt.body)); ok != tt.understood {
 			t.Errorf("topic %d, % x: understood %v", tt.topic, tt.body, ok)
 		}
 	}

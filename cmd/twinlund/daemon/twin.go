@@ -18,9 +18,9 @@ type hearer struct {
 }
 
 // Heard implements replication.Twin.
-func (h hearer) Heard(topic uint16, body []byte) ([]byte, bool) {
-	return h.device.Heard(h.lun, topic, body)
+func (h hearer) Heard(ctx context.Context, topic uint16, body []byte) ([]byte, bool) {
+	return h.device.Heard(ctx, h.lun, topic, body)
 }
 
 // Joined implements replication.Twin.
-func (h hearer) Joined() { h.device.Joined(h.lun) }
+func (h hearer) Joined(ctx context.Context) { h.device.Joined(ctx, h.lun) }
