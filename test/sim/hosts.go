@@ -42,6 +42,8 @@ func (s *site) command() {
 		s.sync(ctx)
 	case n < w.shape.syncs+w.shape.zeroes:
 		s.zero(ctx, s.somewhere())
+	case n < w.shape.syncs+w.shape.zeroes+w.shape.raises:
+		s.raise(ctx)
 	case n < 60:
 		s.write(ctx, s.somewhere())
 	case n < 60+w.shape.updates:

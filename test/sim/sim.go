@@ -8,10 +8,11 @@
 //   - I1 and I2 of the coherence protocol, after every step while both serve;
 //   - I4: what every read returns, against the history of each 512-byte sector
 //     (history.go says how, and what an operating system crash may take away);
+//   - what one site tells the other (replication.Twin) has been heard when it says so;
 //   - no panic, no error that a host should not see.
 //
 // And at the end, when everything is healed and the hosts rest: nothing is stuck,
-// nothing stays dirty, and both replicas are the same, byte for byte (I3).
+// nothing stays dirty, both sites know what hosts made of the unit, and both replicas are the same, byte for byte (I3).
 package sim
 
 import (
@@ -57,6 +58,7 @@ type shape struct {
 	zeroes    int
 	updates   int
 	aborts    int
+	raises    int
 	widely    bool // the product's predictor, not a random one
 }
 
@@ -101,6 +103,7 @@ func newShape(r *rand.Rand) shape {
 		updates:   []int{0, 10, 30}[r.IntN(3)],
 		aborts:    []int{0, 5}[r.IntN(2)],
 		widely:    r.IntN(2) == 0,
+		raises:    []int{0, 3, 15}[r.IntN(3)],
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

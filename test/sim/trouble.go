@@ -158,8 +158,8 @@ func (w *world) heal() {
 	})
 }
 
-// atRest tells whether the sites are joined, no command is under way and nothing
-// is dirty.
+// atRest tells whether the sites are joined, no command is under way, nothing is dirty,
+// and both know the same of the unit.
 func (w *world) atRest() bool {
 	for _, s := range w.sites {
 		if s.rep == nil || s.hosts > 0 || s.stopped {
@@ -169,7 +169,7 @@ func (w *world) atRest() bool {
 			return false
 		}
 	}
-	return w.oneConnection()
+	return w.oneConnection() && w.sites[0].twin.number == w.sites[1].twin.number
 }
 
 // compare compares the replicas: I3, and what I1 says of a pair at rest.

@@ -37,7 +37,10 @@ type world struct {
 	finished bool
 	lost     [2]loss // by crashes since the last join
 	joinsAt  [2]uint64
-	totals   Result
+
+	lastNumber uint64            // that a host has raised a unit's to
+	heard      map[uint64]uint64 // numbers that a twin has heard of, and the step
+	totals     Result
 }
 
 // site is one of the two places: its media, and the process that runs there.
@@ -57,6 +60,7 @@ type site struct {
 	node    *replication.Node // nil: not running (yet)
 	rep     *replication.Replica
 	vol     *volume.LUN
+	twin    *twin           // of the process
 	host    context.Context // of the hosts' commands
 	leave   context.CancelCauseFunc
 	hosts   int // host tasks that run
@@ -66,7 +70,7 @@ type site struct {
 }
 
 func newWorld(seed uint64, o Options) *world {
-	w := &world{o: o, sched: simtask.New(seed)}
+	w := &world{o: o, sched: simtask.New(seed), heard: map[uint64]uint64{}}
 	w.rand = w.sched.Rand()
 	w.shape = newShape(w.rand)
 	w.group = w.sched.Group("world")
@@ -152,6 +156,7 @@ func (s *site) main() {
 	if !s.made {
 		s.mapFile.reset(0) // a map file that was never finished
 	}
+	s.twin = &twin{s: s}
 	rep := s.open(nil)
 	if rep == nil {
 		return
@@ -177,7 +182,7 @@ func (s *site) open(before *replication.Replica) *replication.Replica {
 		Store:    &disk{s.replica, s.group, w.shape.geo.Size},
 		MapFile:  &mapDisk{s.mapFile, s.group},
 		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Want: s.want, Grow: s.reopen, Before: before,
+		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin,
 		Predictor: w.predictor(s), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
 	})
