@@ -58,7 +58,8 @@ func (t *Target) through(l net.Listener) bool {
 type Portal struct {
 	// Address is host:port, an IPv6 host in brackets. With 0.0.0.0 or [::] as the
 	// host, which listen on every address, an initiator is told the one that it has
-	// reached, if that is of the kind.
+	// reached, if that is of the kind. Loopback addresses are told to those only that have
+	// reached one.
 	Address string
 	Group   uint16 // portal group tag
 }

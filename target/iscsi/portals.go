@@ -21,7 +21,9 @@ func (p *Portal) check() error {
 
 // reached gives the portal the address that an initiator is to be told (RFC 7143
 // section 13.8), when it has reached us at local. False: none; a portal on all
-// addresses of one kind is not where an initiator of the other kind gets through.
+// addresses of one kind is not where an initiator of the other kind gets through, and a
+// loopback address not where one gets that came from outside: it would try in vain until
+// it gives up, and that for each of them.
 func (p *Portal) reached(local netip.Addr) (string, bool) {
 	host, port, err := net.SplitHostPort(p.Address)
 	if err != nil {
@@ -33,6 +35,8 @@ func (p *Portal) reached(local netip.Addr) (string, bool) {
 		return net.JoinHostPort(local.String(), port), local.IsValid()
 	case err == nil && a.IsUnspecified():
 		return net.JoinHostPort(local.String(), port), local.Is4()
+	case err == nil && a.IsLoopback() && local.IsValid() && !local.IsLoopback():
+		return "", false
 	case err == nil:
 		return net.JoinHostPort(a.String(), port), true
 	}

@@ -14,7 +14,11 @@ func TestPortalReached(t *testing.T) {
 		{"198.51.100.7:3260", v4, "198.51.100.7:3260"},
 		{"198.51.100.7:3260", v6, "198.51.100.7:3260"},
 		{"[2001:DB8:0::7]:3260", v4, "[2001:db8::7]:3260"},
-		{"[::1]:13260", v4, "[::1]:13260"},
+		{"[::1]:13260", v4, ""},
+		{"127.0.0.2:13260", v6, ""},
+		{"[::1]:13260", "127.0.0.1", "[::1]:13260"},
+		{"127.0.0.2:13260", "::1", "127.0.0.2:13260"},
+		{"127.0.0.2:13260", "", "127.0.0.2:13260"},
 		{"disks.example.com:3260", v6, "disks.example.com:3260"},
 		{"0.0.0.0:3260", v4, "192.0.2.1:3260"},
 		{"0.0.0.0:3260", v6, ""},
@@ -41,8 +45,8 @@ func TestPortalReached(t *testing.T) {
 }
 
 func TestAppendTarget(t *testing.T) {
-	target := &Target{Name: testIQN, Portals: []Portal{{":3260", 1}, {"192.0.2.1:3260", 1}, {"192.0.2.1:3260", 2}, {"[::1]:3260", 2}}}
-	want := keys("TargetName="+testIQN, "TargetAddress=192.0.2.1:3260,1", "TargetAddress=192.0.2.1:3260,2", "TargetAddress=[::1]:3260,2")
+	target := &Target{Name: testIQN, Portals: []Portal{{":3260", 1}, {"192.0.2.1:3260", 1}, {"192.0.2.1:3260", 2}, {"[::1]:3260", 2}, {"[2001:db8::1]:3260", 2}}}
+	want := keys("TargetName="+testIQN, "TargetAddress=192.0.2.1:3260,1", "TargetAddress=192.0.2.1:3260,2", "TargetAddress=[2001:db8::1]:3260,2")
 	if got := appendTarget(nil, target, netip.MustParseAddr("192.0.2.1")); string(got) != string(want) {
 		t.Errorf("%q", got)
 	}
