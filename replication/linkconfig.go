@@ -21,7 +21,7 @@ type LinkDialer func(ctx context.Context, stream int) (net.Conn, error)
 // have the same Token; Heartbeat of each must be well below Dead of the other.
 type LinkConfig struct {
 	Self, Peer string   // names of the two nodes, 1 to wire.MaxNodeName bytes each
-	Token      [16]byte // the pair's, not zero; see LinkToken
+	Token      Token    // the pair's, not zero; see LinkToken
 	NodeID     [16]byte // this node's; zero: random
 
 	// One of the two nodes dials and the other listens, see LinkDials.
@@ -56,10 +56,17 @@ const linkStreamDead = 5
 // LinkDials tells which of two nodes dials: the one with the smaller name.
 func LinkDials(self, peer string) bool { return self < peer }
 
+// Token is what both nodes of a pair know, and say first: it keeps pairs apart. It is
+// not to be seen in a log.
+type Token [16]byte
+
+// Format implements fmt.Formatter: for every verb the token is hidden.
+func (Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(hidden)")) }
+
 // LinkToken makes a pair's token from any text that both configurations share.
-func LinkToken(text string) [16]byte {
+func LinkToken(text string) Token {
 	sum := sha256.Sum256([]byte("twinlun link\x00" + text))
-	return [16]byte(sum[:16])
+	return Token(sum[:16])
 }
 
 // complete puts in what was left out, and checks the rest.

@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -421,6 +422,9 @@ func TestLinkConfig(t *testing.T) {
 	}
 	if _, err := NewLink(good, newLinkRecord(t)); err != nil {
 		t.Error(err)
+	}
+	if shown := fmt.Sprintf("%v %x %+v", good, token, &good); strings.Contains(shown, fmt.Sprintf("%x", token[:])) || !strings.Contains(shown, "hidden") {
+		t.Errorf("the token shows: %s", shown)
 	}
 	if LinkToken("test") != token || LinkToken("text") == token {
 		t.Error("a token must come from its text only")

@@ -115,12 +115,12 @@ func CheckSecrets(auths []Auth) error {
 	initiators := map[string]string{} // users by secret
 	for i := range auths {
 		if in := &auths[i].Initiator; in.set() {
-			initiators[string(in.Secret.bytes())] = in.User
+			initiators[in.Secret.Reveal()] = in.User
 		}
 	}
 	for i := range auths {
 		a := &auths[i]
-		if user, both := initiators[string(a.Target.Secret.bytes())]; both && a.Target.set() {
+		if user, both := initiators[a.Target.Secret.Reveal()]; both && a.Target.set() {
 			return fmt.Errorf("user %q has the secret by which the target proves itself to user %q; RFC 7143 section 12.1.3 wants different ones", user, a.Initiator.User)
 		}
 	}

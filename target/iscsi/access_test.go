@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/twinlun/twinlun/secret"
 )
 
 func user(name string) Auth {
-	return Auth{Initiator: Credentials{name, NewSecret("a secret of " + name)}}
+	return Auth{Initiator: Credentials{name, secret.New("a secret of " + name)}}
 }
 
 // TestAllowed: the entries that fit closest count, and no others.
@@ -68,7 +70,7 @@ func TestCheckAccess(t *testing.T) {
 		{[]Access{{"*", user("u")}, {"*", user("u")}}, "twice in the list"},
 		{[]Access{{"*", Auth{}}, {"*", user("u")}}, "with a secret and without one"},
 		{[]Access{{"*", user("u")}, {"*", Auth{}}}, "with a secret and without one"},
-		{[]Access{{"*", Auth{Initiator: Credentials{"u", NewSecret("short")}}}}, `initiator *: user "u": a secret of 5 bytes`},
+		{[]Access{{"*", Auth{Initiator: Credentials{"u", secret.New("short")}}}}, `initiator *: user "u": a secret of 5 bytes`},
 	} {
 		err := CheckAccess(c.list)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {

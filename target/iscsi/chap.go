@@ -10,6 +10,8 @@ import (
 	"hash"
 	"strconv"
 	"strings"
+
+	"github.com/twinlun/twinlun/secret"
 )
 
 // algorithm is a digest of CHAP, by its number in the IANA registry of PPP
@@ -28,10 +30,10 @@ var algorithms = []algorithm{
 }
 
 // response is the digest of identifier, secret and challenge (RFC 1994 section 4.1).
-func (a *algorithm) response(id byte, secret Secret, challenge []byte) []byte {
+func (a *algorithm) response(id byte, shared secret.Text, challenge []byte) []byte {
 	h := a.hash()
 	h.Write([]byte{id})
-	h.Write(secret.bytes())
+	h.Write([]byte(shared.Reveal()))
 	h.Write(challenge)
 	return h.Sum(nil)
 }
@@ -49,7 +51,7 @@ type chap struct {
 	// target proves itself by.
 	accepted []Auth
 	random   func([]byte) // fills in unpredictable bytes
-	dummy    Secret       // random, for users that do not exist
+	dummy    secret.Text  // random, for users that do not exist
 
 	algorithm *algorithm
 	id        byte
@@ -132,13 +134,13 @@ func (c *chap) verify(user, value string) (*Auth, error) {
 		return nil, refuse(loginAuthFailure, "CHAP_R of user %.80q is no digest of algorithm %s", user, c.algorithm.number)
 	}
 	var who *Auth
-	secret := c.dummy
+	shared := c.dummy
 	for i := range c.accepted {
 		if a := &c.accepted[i]; a.Initiator.User == user {
-			who, secret = a, a.Initiator.Secret
+			who, shared = a, a.Initiator.Secret
 		}
 	}
-	right := subtle.ConstantTimeCompare(got, c.algorithm.response(c.id, secret, c.challenge)) == 1
+	right := subtle.ConstantTimeCompare(got, c.algorithm.response(c.id, shared, c.challenge)) == 1
 	switch {
 	case who == nil:
 		return nil, refuse(loginAuthFailure, "CHAP user %.80q is not one that this initiator may log in as", user)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/twinlun/twinlun/secret"
 )
 
 // counting is a source of "random" bytes for tests: 0, 1, 2 …; the identifier is
@@ -15,8 +17,8 @@ func counting(p []byte) {
 }
 
 var (
-	oneWay = Auth{Initiator: Credentials{"host", NewSecret("correct horse battery")}}
-	mutual = Auth{Initiator: oneWay.Initiator, Target: Credentials{"disks", NewSecret("the target proves it")}}
+	oneWay = Auth{Initiator: Credentials{"host", secret.New("correct horse battery")}}
+	mutual = Auth{Initiator: oneWay.Initiator, Target: Credentials{"disks", secret.New("the target proves it")}}
 )
 
 // Digests of 00 "correct horse battery" 01020304…, with a challenge as long as the
@@ -104,7 +106,7 @@ func TestCHAPRefused(t *testing.T) {
 		{"long challenge", mutual, [][]pair{begin, {name, response, id, {"CHAP_C", "0x" + strings.Repeat("ab", 1025)}}}, loginAuthFailure},
 		{"again after the end", mutual, [][]pair{begin, {name, response, id, challenge}, {name, response}}, loginInitiatorError},
 	} {
-		ch := &chap{accepted: []Auth{c.auth}, random: counting, dummy: NewSecret("nobody knows")}
+		ch := &chap{accepted: []Auth{c.auth}, random: counting, dummy: secret.New("nobody knows")}
 		for k, step := range c.steps {
 			out, err := ch.step(nil, step)
 			var refused *loginError
@@ -122,7 +124,7 @@ func TestCHAPRefused(t *testing.T) {
 
 // TestCHAPUsers: the name says which of several secrets counts.
 func TestCHAPUsers(t *testing.T) {
-	other := Auth{Initiator: Credentials{"other", NewSecret("another long secret")}}
+	other := Auth{Initiator: Credentials{"other", secret.New("another long secret")}}
 	for user, want := range map[string]bool{"host": true, "other": false} {
 		c := &chap{accepted: []Auth{other, oneWay}, random: counting}
 		if _, err := c.step(nil, []pair{{"CHAP_A", "5"}}); err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -307,7 +308,7 @@ func (l *login) chooseMethod(offered string) (string, error) {
 	if method == "CHAP" {
 		random := make([]byte, minSecret)
 		l.random(random)
-		l.chap = &chap{accepted: l.auths, random: l.random, dummy: NewSecret(string(random))}
+		l.chap = &chap{accepted: l.auths, random: l.random, dummy: secret.New(string(random))}
 		l.proving = true
 	}
 	return method, nil

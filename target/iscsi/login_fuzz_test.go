@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/twinlun/twinlun/secret"
 )
 
 // loginScript lets fuzz input loose on the login machine. Each request is a byte that
@@ -42,12 +44,12 @@ const (
 
 func (s *loginScript) text(kind byte, in []byte) (text, rest []byte) {
 	names := []string{hostName, "TargetName=" + testIQN}
-	response := func(secret string) string {
+	response := func(text string) string {
 		a := chooseAlgorithm(s.algorithm)
 		if a == nil {
 			return "CHAP_R=0x00"
 		}
-		return "CHAP_R=" + formatBinary(a.response(s.id, NewSecret(secret), s.challenge))
+		return "CHAP_R=" + formatBinary(a.response(s.id, secret.New(text), s.challenge))
 	}
 	right := response("correct horse battery")
 	switch kind % (textOwn + 1) {

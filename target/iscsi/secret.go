@@ -1,12 +1,11 @@
 package iscsi
 
 import (
-	"bytes"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
+
+	"github.com/twinlun/twinlun/secret"
 )
 
 // Bounds of a CHAP secret, in bytes. RFC 7143 section 12.1.3 wants 96 bits at
@@ -17,53 +16,15 @@ const (
 	maxSecret = 256
 )
 
-// Secret is what both sides of CHAP know, 12 to 256 bytes. However it is printed,
-// logged or marshalled, alone or deep inside of something, it does not show: that
-// is why it is kept behind a pointer.
-type Secret struct{ text *string }
-
-// NewSecret makes a secret of a text; "": none.
-func NewSecret(text string) Secret {
-	if text == "" {
-		return Secret{}
-	}
-	return Secret{&text}
-}
-
-const hidden = "(hidden)"
-
-// Format implements fmt.Formatter: for every verb the secret is hidden.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(hidden)) }
-
-// String hides the secret.
-func (Secret) String() string { return hidden }
-
-// LogValue implements slog.LogValuer.
-func (Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
-
-// MarshalText implements encoding.TextMarshaler, and with it that of JSON and YAML.
-func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
-
-func (s Secret) bytes() []byte {
-	if s.text == nil {
-		return nil
-	}
-	return []byte(*s.text)
-}
-
-// Equal takes the same time wherever two secrets of one length differ.
-func (s Secret) Equal(t Secret) bool {
-	return subtle.ConstantTimeCompare(s.bytes(), t.bytes()) == 1
-}
-
-// Check tells what is wrong with a secret, without telling the secret.
-func (s Secret) Check() error {
-	switch n := len(s.bytes()); {
+// checkSecret tells what is wrong with a secret of CHAP, without telling the secret.
+func checkSecret(t secret.Text) error {
+	s := t.Reveal()
+	switch n := len(s); {
 	case n < minSecret:
 		return fmt.Errorf("a secret of %d bytes: at least %d are needed (RFC 7143 section 12.1.3), better random ones", n, minSecret)
 	case n > maxSecret:
 		return fmt.Errorf("a secret of %d bytes: at most %d are allowed", n, maxSecret)
-	case bytes.ContainsAny(s.bytes(), "\x00\r\n"):
+	case strings.ContainsAny(s, "\x00\r\n"):
 		return errors.New("a secret with a line break or a zero byte in it: no initiator can be given that")
 	}
 	return nil
@@ -72,7 +33,7 @@ func (s Secret) Check() error {
 // Credentials are what one side proves itself by. The zero value: it does not.
 type Credentials struct {
 	User   string // CHAP_N, 1 to 255 bytes
-	Secret Secret
+	Secret secret.Text
 }
 
 func (c Credentials) set() bool { return c != Credentials{} }
@@ -85,7 +46,7 @@ func (c Credentials) Check() error {
 	case len(c.User) > maxValue || strings.ContainsFunc(c.User, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("user %.80q is longer than %d bytes, or has control characters", c.User, maxValue)
 	}
-	if err := c.Secret.Check(); err != nil {
+	if err := checkSecret(c.Secret); err != nil {
 		return fmt.Errorf("user %q: %w", c.User, err)
 	}
 	return nil

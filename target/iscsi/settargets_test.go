@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/sam"
 )
 
@@ -67,7 +68,7 @@ func TestSetTargetsAtLogout(t *testing.T) {
 // lists let it stay.
 func TestSetAccess(t *testing.T) {
 	const name = "iqn.2024-01.com.example:host"
-	changed := Auth{Initiator: Credentials{"host", NewSecret("another long secret")}}
+	changed := Auth{Initiator: Credentials{"host", secret.New("another long secret")}}
 	for _, c := range []struct {
 		what string
 		list []Access

@@ -18,6 +18,7 @@ const module = "github.com/twinlun/twinlun"
 // floors, and asks for what it needs from above through an interface of its own.
 var floors = map[string]int{
 	"dirtymap": 0,
+	"secret":   0,
 	"task":     0,
 
 	"target/reservation": 0,

@@ -16,7 +16,7 @@ func (c *Config) check() error {
 		{"node", c.Node, "the name of this node"},
 		{"iscsi.iqn", c.Targets[0].IQN, "the target's iSCSI name, the same at both nodes"},
 		{"peer.name", c.Peer.Name, "the name of the other node"},
-		{"peer.token", c.Peer.Token, "a secret text, the same at both nodes"},
+		{"peer.token", c.Peer.Token.Reveal(), "a secret text, the same at both nodes"},
 	} {
 		if need.value == "" {
 			return fmt.Errorf("%s: is missing; it is %s", need.key, need.hint)

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/iscsi"
 )
 
@@ -79,7 +80,7 @@ type Peer struct {
 	DeadAfter time.Duration
 	Compress  bool
 	CopyRate  int64 // bytes per second and LUN; 0: no limit
-	Token     string
+	Token     secret.Text
 }
 
 // View is how some hosts see a target.

@@ -130,6 +130,7 @@ func TestErrors(t *testing.T) {
 		{"iqn.2026-01", "iqn.2026-13", "is not an iSCSI name"},
 		{"portal-group: 1", "portal-group: 0", "is not a portal group tag"},
 		{"token: swordfish", "token: ''", "peer.token: is missing"},
+		{"token: swordfish", "token: 007", "peer.token: a text is wanted here; put it in quotes"},
 		{"luns:", "luns: none\nxluns:", "unknown key \"xluns\""},
 		{"data-dir: /srv/twinlun", "peer: 5", "already defined"},
 		{"data-dir: /srv/twinlun", "log: loud", "log: has keys below it, format, level"},

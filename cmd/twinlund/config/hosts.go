@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/viper"
 
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/iscsi"
 )
 
@@ -21,7 +22,7 @@ const maxSecretFile = 4096
 // configuration: each secret either itself, or in a file.
 type proof struct {
 	user, targetUser     string
-	secret, targetSecret iscsi.Secret
+	secret, targetSecret secret.Text
 	file, targetFile     string
 }
 
@@ -37,8 +38,8 @@ func (p *proof) auth(c *Config) (a iscsi.Auth, err error) {
 }
 
 // credentials are those of one side, whose keys have the prefix.
-func (c *Config) credentials(prefix, user string, secret iscsi.Secret, file string) (iscsi.Credentials, error) {
-	none := secret == iscsi.Secret{}
+func (c *Config) credentials(prefix, user string, text secret.Text, file string) (iscsi.Credentials, error) {
+	none := text == secret.Text{}
 	switch {
 	case !none && file != "":
 		return iscsi.Credentials{}, fmt.Errorf("%ssecret and %ssecret-file: only one of them is allowed", prefix, prefix)
@@ -49,37 +50,37 @@ func (c *Config) credentials(prefix, user string, secret iscsi.Secret, file stri
 	}
 	if file != "" {
 		var err error
-		if secret, err = c.readSecret(file); err != nil {
+		if text, err = c.readSecret(file); err != nil {
 			return iscsi.Credentials{}, fmt.Errorf("%ssecret-file: %w", prefix, err)
 		}
 	}
-	return iscsi.Credentials{User: user, Secret: secret}, nil
+	return iscsi.Credentials{User: user, Secret: text}, nil
 }
 
 // readSecret reads a file with nothing but a secret, and perhaps a line break.
-func (c *Config) readSecret(path string) (iscsi.Secret, error) {
+func (c *Config) readSecret(path string) (secret.Text, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // no waiting at pipes
 	if err != nil {
-		return iscsi.Secret{}, err
+		return secret.Text{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return iscsi.Secret{}, err
+		return secret.Text{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return iscsi.Secret{}, fmt.Errorf("%s is no ordinary file", path)
+		return secret.Text{}, fmt.Errorf("%s is no ordinary file", path)
 	}
 	c.warnReadable(path, info, "has a secret")
 	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile))
 	if err != nil {
-		return iscsi.Secret{}, err
+		return secret.Text{}, err
 	}
 	text = bytes.TrimRight(text, "\r\n")
 	if len(text) == 0 {
-		return iscsi.Secret{}, fmt.Errorf("%s is empty; a secret of 12 bytes or more is wanted", path)
+		return secret.Text{}, fmt.Errorf("%s is empty; a secret of 12 bytes or more is wanted", path)
 	}
-	return iscsi.NewSecret(string(text)), nil
+	return secret.New(string(text)), nil
 }
 
 // warnReadable adds a warning if everybody on this machine can read the file.
@@ -96,8 +97,8 @@ func (e element) host(c *Config) (a iscsi.Access, err error) {
 		return a, errors.New(`initiator: is missing; it is an iSCSI name, or its beginning and an asterisk`)
 	}
 	p := proof{
-		user: e["user"], secret: iscsi.NewSecret(e["secret"]), file: e["secret-file"],
-		targetUser: e["target-user"], targetSecret: iscsi.NewSecret(e["target-secret"]), targetFile: e["target-secret-file"],
+		user: e["user"], secret: secret.New(e["secret"]), file: e["secret-file"],
+		targetUser: e["target-user"], targetSecret: secret.New(e["target-secret"]), targetFile: e["target-secret-file"],
 	}
 	if a.Auth, err = p.auth(c); err != nil {
 		return a, err
@@ -123,7 +124,7 @@ func hasSecret(value any) bool {
 	switch v := value.(type) {
 	case map[string]any:
 		for key, below := range v {
-			if isSecret(key) || key == "token" || hasSecret(below) {
+			if isSecret(key) || hasSecret(below) {
 				return true
 			}
 		}

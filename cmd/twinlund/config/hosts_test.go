@@ -1,7 +1,9 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/iscsi"
 )
 
@@ -18,7 +21,7 @@ func TestHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := func(a iscsi.Secret, text string) bool { return a.Equal(iscsi.NewSecret(text)) }
+	secret := func(a secret.Text, text string) bool { return a.Equal(secret.New(text)) }
 	h := c.Targets[0].Hosts
 	if len(h) != 2 || h[0] != (iscsi.Access{Initiator: "iqn.1993-08.org.debian:*"}) || h[1].Initiator != "iqn.1993-08.org.debian:01:web" {
 		t.Errorf("hosts %v", h)
@@ -30,8 +33,27 @@ func TestHosts(t *testing.T) {
 	if d.Initiator.User != "look" || !secret(d.Initiator.Secret, "0123456789012345") || d.Target != (iscsi.Credentials{}) {
 		t.Errorf("discovery %v", d)
 	}
-	if text := fmt.Sprintf("%v %+v %#v", c, c, *c); strings.Contains(text, "horse") || strings.Contains(text, "0123456789012345") {
-		t.Errorf("a configuration that is printed shows its secrets: %s", text)
+}
+
+// TestNothingShows prints, logs and marshals a configuration with all its secrets.
+func TestNothingShows(t *testing.T) {
+	c, err := Source{File: write(t, good)}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, thing := range []any{c, *c, c.Peer, c.Targets, c.Discovery, c.discovery} {
+		fmt.Fprintf(&out, "%v %+v %#v %x\n", thing, thing, thing, thing)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("look", "thing", thing)
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("look", "thing", thing)
+	}
+	for _, secret := range []string{"horse", "proves", "0123456789012345", "swordfish"} {
+		if strings.Contains(out.String(), secret) || strings.Contains(out.String(), fmt.Sprintf("%x", secret)) {
+			t.Errorf("it shows %s: %s", secret, &out)
+		}
+	}
+	if c.Peer.Token.Reveal() != "swordfish" {
+		t.Error("the token is not what is configured")
 	}
 }
 
@@ -106,7 +128,7 @@ func TestSecretFiles(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || !cfg.Targets[0].Hosts[1].Auth.Initiator.Secret.Equal(iscsi.NewSecret("correct horse battery")) {
+		if err != nil || !cfg.Targets[0].Hosts[1].Auth.Initiator.Secret.Equal(secret.New("correct horse battery")) {
 			t.Errorf("%.30q: %v", c.text, err)
 			continue
 		}
@@ -138,11 +160,11 @@ func TestReadableConfiguration(t *testing.T) {
 func TestSecretsElsewhere(t *testing.T) {
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	AddFlags(flags)
-	if flags.Lookup("discovery-user") == nil || flags.Lookup("discovery-secret") != nil || flags.Lookup("discovery-target-secret") != nil {
-		t.Error("flags of discovery: user and files are wanted, secrets are not")
+	if flags.Lookup("discovery-user") == nil || flags.Lookup("discovery-secret") != nil || flags.Lookup("discovery-target-secret") != nil || flags.Lookup("peer-token") != nil {
+		t.Error("flags: users and files are wanted, secrets are not")
 	}
 	c, err := Source{File: write(t, good), Environ: []string{"TWINLUN_DISCOVERY_SECRET=001234567890123"}}.Load()
-	if err != nil || !c.Discovery.Initiator.Secret.Equal(iscsi.NewSecret("001234567890123")) {
+	if err != nil || !c.Discovery.Initiator.Secret.Equal(secret.New("001234567890123")) {
 		t.Errorf("%v", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twinlun/twinlun/target/iscsi"
+	"github.com/twinlun/twinlun/secret"
 )
 
 // Setting is something that has one value.
@@ -22,7 +22,7 @@ type Setting struct {
 func (s *Setting) secret() bool { return isSecret(s.Key[strings.LastIndexByte(s.Key, '.')+1:]) }
 
 // isSecret tells the keys whose values are not shown, and are quoted in the file.
-func isSecret(key string) bool { return key == "secret" || key == "target-secret" }
+func isSecret(key string) bool { return key == "secret" || key == "target-secret" || key == "token" }
 
 // Flag is the setting's flag, without dashes.
 func (s *Setting) Flag() string { return strings.ReplaceAll(s.Key, ".", "-") }
@@ -57,13 +57,13 @@ func Settings() []Setting {
 		{"discovery.user", "", "CHAP user that initiators are for discovery; empty: no proof is wanted for that",
 			func(c *Config, v string) error { c.discovery.user = v; return nil }},
 		{"discovery.secret", "", "secret of that user",
-			func(c *Config, v string) error { c.discovery.secret = iscsi.NewSecret(v); return nil }},
+			func(c *Config, v string) error { c.discovery.secret = secret.New(v); return nil }},
 		{"discovery.secret-file", "", "file with that secret",
 			func(c *Config, v string) error { c.discovery.file = v; return nil }},
 		{"discovery.target-user", "", "CHAP user that this target is for discovery, for initiators that ask for that",
 			func(c *Config, v string) error { c.discovery.targetUser = v; return nil }},
 		{"discovery.target-secret", "", "secret of that user",
-			func(c *Config, v string) error { c.discovery.targetSecret = iscsi.NewSecret(v); return nil }},
+			func(c *Config, v string) error { c.discovery.targetSecret = secret.New(v); return nil }},
 		{"discovery.target-secret-file", "", "file with that secret",
 			func(c *Config, v string) error { c.discovery.targetFile = v; return nil }},
 
@@ -73,7 +73,7 @@ func Settings() []Setting {
 		{"peer.address", "", "host:port of the peer; needed at the node whose name sorts first",
 			func(c *Config, v string) error { c.Peer.Address = v; return checkAddress(v) }},
 		{"peer.token", "", "a secret text of the pair, the same at both nodes",
-			func(c *Config, v string) error { c.Peer.Token = v; return nil }},
+			func(c *Config, v string) error { c.Peer.Token = secret.New(v); return nil }},
 		{"peer.streams", "2", "bulk streams, as the node that dials has it", integer(func(c *Config) *int { return &c.Peer.Streams }, 1, 8)},
 		{"peer.heartbeat", "500ms", "time between two pings", duration(func(c *Config) *time.Duration { return &c.Peer.Heartbeat })},
 		{"peer.dead-after", "2s", "silence after which the peer is given up", duration(func(c *Config) *time.Duration { return &c.Peer.DeadAfter })},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/iscsi"
 	"github.com/twinlun/twinlun/test/initiator"
 )
@@ -40,10 +41,10 @@ func TestAccess(t *testing.T) {
 	cfg.Targets[0].Listen = append(cfg.Targets[0].Listen, "[::1]:0")
 	cfg.Targets[0].Portals = []config.Portal{{Address: ":3260", Group: 1}, {Address: "192.0.2.2:3260", Group: 2}}
 	cfg.Targets[0].Hosts = []iscsi.Access{{Initiator: iqn + "-host", Auth: iscsi.Auth{
-		Initiator: iscsi.Credentials{User: "web", Secret: iscsi.NewSecret("correct horse battery")},
-		Target:    iscsi.Credentials{User: "disks", Secret: iscsi.NewSecret("the target proves it")},
+		Initiator: iscsi.Credentials{User: "web", Secret: secret.New("correct horse battery")},
+		Target:    iscsi.Credentials{User: "disks", Secret: secret.New("the target proves it")},
 	}}}
-	cfg.Discovery.Initiator = iscsi.Credentials{User: "look", Secret: iscsi.NewSecret("only for looking")}
+	cfg.Discovery.Initiator = iscsi.Credentials{User: "look", Secret: secret.New("only for looking")}
 	log := &lines{}
 	d, err := Start(cfg, "test", slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {

@@ -143,7 +143,7 @@ func (d *Daemon) all() []*lun {
 func (d *Daemon) linkConfig() replication.LinkConfig {
 	p := &d.cfg.Peer
 	c := replication.LinkConfig{
-		Self: d.cfg.Node, Peer: p.Name, Token: replication.LinkToken(p.Token),
+		Self: d.cfg.Node, Peer: p.Name, Token: replication.LinkToken(p.Token.Reveal()),
 		Streams: p.Streams, Compress: p.Compress, Heartbeat: p.Heartbeat, Dead: p.DeadAfter,
 		Log: d.log,
 	}
