@@ -29,6 +29,7 @@ type Server struct {
 	closing   bool
 	listeners map[net.Listener]struct{}
 	strangers strangers
+	refused   strangers // they linger
 }
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -49,7 +50,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, sessions: newRegistry(cfg.Limits.MaxSessions),
-		listeners: map[net.Listener]struct{}{}, strangers: newStrangers(),
+		listeners: map[net.Listener]struct{}{}, strangers: newStrangers(), refused: newStrangers(),
 	}
 	s.directory.Store(d)
 	return s, nil
@@ -129,28 +130,32 @@ func (s *Server) start(conn net.Conn, via net.Listener) {
 func (s *Server) handle(conn net.Conn, via net.Listener) {
 	defer conn.Close()
 	defer s.forget(conn)
-	if session := s.login(newConnection(s, conn, via)); session != nil {
+	switch session, refused := s.login(newConnection(s, conn, via)); {
+	case session != nil:
 		session.run()
+	case refused:
+		s.linger(conn)
 	}
 }
 
-// login logs a connection in, or says in the log why not.
-func (s *Server) login(c *connection) *session {
+// login logs a connection in, or says in the log why not; refused: the initiator was
+// told why.
+func (s *Server) login(c *connection) (ses *session, refused bool) {
 	l := newLogin(&s.cfg, s.directory.Load(), func(p []byte) { rand.Read(p) }) // which never fails
 	l.via = c.via
 	session, err := c.login(l)
 	if session != nil {
-		return session
+		return session, false
 	}
 	about := []any{"initiator", l.initiator, "target", l.targetName}
-	var refused *loginError
-	if errors.As(err, &refused) {
+	var answer *loginError
+	if errors.As(err, &answer) {
 		s.logFailure(c.conn, slog.LevelWarn, "iscsi: login refused",
-			append(about, "status", fmt.Sprintf("%#04x", uint16(refused.status)), "why", refused.why)...)
-		return nil
+			append(about, "status", fmt.Sprintf("%#04x", uint16(answer.status)), "why", answer.why)...)
+		return nil, true
 	}
 	s.logFailure(c.conn, loginLevel(l, err), "iscsi: no login", append(about, "err", err)...)
-	return nil
+	return nil, false
 }
 
 // logFailure writes a line about a connection that comes to nothing, unless there
@@ -308,7 +313,9 @@ func (s *Server) stopListening() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.strangers.conns {
-		c.Close()
+	for _, some := range []strangers{s.strangers, s.refused} {
+		for c := range some.conns {
+			c.Close()
+		}
 	}
 }
