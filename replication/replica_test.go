@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -181,28 +182,88 @@ func TestNodeTakesALUNOnce(t *testing.T) {
 	}
 }
 
-func TestStripes(t *testing.T) {
-	const block = dirtymap.BlockSize
+func TestShards(t *testing.T) {
+	const region = lockRegion
 	for _, c := range []struct {
 		off, n int64
 		want   []int64
 	}{
 		{0, 1, []int64{0, 1}},
-		{block - 1, 2, []int64{0, 2}},
-		{5 * block, 3 * block, []int64{5, 8}},
-		{(lockStripes - 1) * block, block, []int64{lockStripes - 1, lockStripes}},
-		{(lockStripes - 2) * block, 3 * block, []int64{0, 1, lockStripes - 2, lockStripes}},
-		{7 * block, (lockStripes - 1) * block, []int64{0, 6, 7, lockStripes}},
-		{7 * block, lockStripes * block, []int64{0, lockStripes}},
-		{512, 10 * lockStripes * block, []int64{0, lockStripes}},
+		{region - 1, 2, []int64{0, 2}},
+		{5 * region, 3 * region, []int64{5, 8}},
+		{(lockShards - 1) * region, region, []int64{lockShards - 1, lockShards}},
+		{(lockShards - 2) * region, 3 * region, []int64{0, 1, lockShards - 2, lockShards}},
+		{7 * region, (lockShards - 1) * region, []int64{0, 6, 7, lockShards}},
+		{7 * region, lockShards * region, []int64{0, lockShards}},
+		{512, 10 * lockShards * region, []int64{0, lockShards}},
 	} {
 		var got []int64
-		for a, b := range stripes(c.off, c.n) {
+		for a, b := range shards(c.off, c.n) {
 			got = append(got, a, b)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%d bytes at %d: %v, want %v", c.n, c.off, got, c.want)
 		}
+	}
+}
+
+// Only ranges that meet are kept from each other, whoever waits beside them.
+func TestBlockLocksKeepOutWhatMeets(t *testing.T) {
+	const block = dirtymap.BlockSize
+	l := &blockLocks{run: task.System}
+	try := func(off, n int64, write, want bool) {
+		t.Helper()
+		if got := l.tryLock(off, n, write); got != want {
+			t.Errorf("%d bytes at %d, write %v: locked %v", n, off, write, got)
+		}
+	}
+	l.lock(8*block, 2*block, false)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { l.lock(9*block, 2*block, true) })
+	for l.waiting() == 0 {
+		runtime.Gosched()
+	}
+	try(8*block, block, false, true)                        // a reader beside a reader
+	try(10*block+1, 1, false, false)                        // behind the writer that waits
+	try(11*block, block, true, true)                        // beside it
+	try(9*block+lockShards*lockRegion, block, true, true)   // in the same shard
+	try(lockRegion-block, 2*block+lockRegion, true, true)   // more than one shard
+	try(2*lockRegion-block, lockRegion, true, false)        // … of which one is free
+	try(2*lockRegion+block, lockRegion-2*block, true, true) // … and was left so
+	l.unlock(8*block, block, false)
+	l.unlock(8*block, 2*block, false)
+	waiting.Wait()
+	try(10*block, block, false, false)
+	l.unlock(9*block, 2*block, true)
+	try(10*block, block, false, true)
+}
+
+// waiting is how many wait in the first shard.
+func (l *blockLocks) waiting() int {
+	l.shard[0].mu.Lock()
+	defer l.shard[0].mu.Unlock()
+	return len(l.shard[0].queue)
+}
+
+// Who waits behind more others than are looked at goes on all the same.
+func TestBlockLocksManyWait(t *testing.T) {
+	l := &blockLocks{run: task.System}
+	l.lock(0, 1, true)
+	var all sync.WaitGroup
+	const n = 3 * lockLook
+	for i := range int64(n) {
+		all.Go(func() {
+			l.lock(i%5*dirtymap.BlockSize, 2*dirtymap.BlockSize, i%3 > 0)
+			l.unlock(i%5*dirtymap.BlockSize, 2*dirtymap.BlockSize, i%3 > 0)
+		})
+	}
+	for l.waiting() < lockLook {
+		runtime.Gosched()
+	}
+	l.unlock(0, 1, true)
+	all.Wait()
+	if !l.tryLock(0, 100*lockRegion, true) {
+		t.Error("something is locked still")
 	}
 }
 
@@ -236,9 +297,9 @@ func TestBlockLocks(t *testing.T) {
 
 func useBlocks(t *testing.T, r *rand.Rand, g *simtask.Group, l *blockLocks, users map[int64]int, together *int) {
 	write := r.IntN(3) == 0
-	first, n := int64(r.IntN(6))+lockStripes-3, int64(1+r.IntN(4))
-	if !write && r.IntN(2) == 0 {
-		if !l.tryLock(first*dirtymap.BlockSize, n*dirtymap.BlockSize) {
+	first, n := int64(r.IntN(6))+lockShards*lockRegion/dirtymap.BlockSize-3, int64(1+r.IntN(4))
+	if r.IntN(3) == 0 {
+		if !l.tryLock(first*dirtymap.BlockSize, n*dirtymap.BlockSize, write) {
 			return
 		}
 	} else {

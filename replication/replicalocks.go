@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/twinlun/twinlun/dirtymap"
@@ -9,51 +10,77 @@ import (
 	"github.com/twinlun/twinlun/task"
 )
 
-// lockStripes is how many blocks can be locked apart from one another: enough
-// that a hundred commands at random places seldom meet by chance (64 KiB memory).
-const lockStripes = 1024
+// A LUN's blocks are dealt out to shards by regions of lockRegion bytes, so that most
+// commands meet one mutex, and commands far from one another different ones.
+const (
+	lockShards = 64
+	lockRegion = 1 << 20
+	// lockLook is how many waiters of a shard are looked at to find those who can go
+	// on; those behind them go in order. It bounds what letting go of a range costs.
+	lockLook = 64
+)
 
-// blockLocks keep reads and writes of one block from tearing each other. Block b
-// belongs to stripe b modulo lockStripes; a range takes its stripes in ascending
-// order, so that two ranges cannot wait for each other. They are held for one call
-// of the backing store (two by Modify), and nothing else is waited for while they are
-// held.
+// blockLocks keep reads and writes of one block from tearing each other. They lock
+// ranges of blocks: many readers, or one writer, for each block. Ranges that have no
+// block in common never wait for each other.
+//
+// A range is entered in each of its shards, in ascending order, and in each shard who
+// comes first is first served; so two ranges cannot wait for each other. They are held
+// for one call of the backing store (two by Modify), and nothing else is waited for
+// while they are held.
 //
 // Not sync.RWMutex: a task may wait here for another one's I/O, and in simulation
 // waiting must go through the Runtime. Without contention nothing is allocated.
 type blockLocks struct {
-	run    task.Runtime
-	stripe [lockStripes]lockStripe
+	run   task.Runtime
+	shard [lockShards]lockShard
 }
 
-type lockStripe struct {
-	mu      sync.Mutex
-	writing bool
-	readers int32
-	queue   []lockWaiter // first come, first served
-	_       [64 - 40]byte
+type lockShard struct {
+	mu    sync.Mutex
+	held  []span
+	queue []lockWaiter // first come, first served, as far as they meet
+	_     [64 - 56]byte
+}
+
+// span is a range of blocks.
+type span struct {
+	first, last int64
+	write       bool
+}
+
+// meets tells whether two spans cannot be held at a time.
+func (s span) meets(t span) bool {
+	return (s.write || t.write) && s.first <= t.last && t.first <= s.last
 }
 
 type lockWaiter struct {
-	write bool
-	mine  task.Signal // set when the lock is handed over
+	span
+	mine task.Signal // set when the lock is handed over
+}
+
+// spanOf has the blocks that [off, off+n) touches, n > 0, in bytes.
+func spanOf(off, n int64, write bool) span {
+	return span{off / dirtymap.BlockSize, (off + n - 1) / dirtymap.BlockSize, write}
 }
 
 // lock locks the blocks that [off, off+n) touches, n > 0, in bytes.
 func (l *blockLocks) lock(off, n int64, write bool) {
-	for a, b := range stripes(off, n) {
+	s := spanOf(off, n, write)
+	for a, b := range shards(off, n) {
 		for i := a; i < b; i++ {
-			l.stripe[i].lock(l.run, write)
+			l.shard[i].lock(l.run, s)
 		}
 	}
 }
 
-// tryLock is lock for reading, unless it would have to wait.
-func (l *blockLocks) tryLock(off, n int64) bool {
-	for a, b := range stripes(off, n) {
+// tryLock is lock, unless it would have to wait.
+func (l *blockLocks) tryLock(off, n int64, write bool) bool {
+	s := spanOf(off, n, write)
+	for a, b := range shards(off, n) {
 		for i := a; i < b; i++ {
-			if !l.stripe[i].tryLock() {
-				l.unlockUpTo(off, n, i)
+			if !l.shard[i].tryLock(s) {
+				l.unlockUpTo(off, n, s, i)
 				return false
 			}
 		}
@@ -61,93 +88,98 @@ func (l *blockLocks) tryLock(off, n int64) bool {
 	return true
 }
 
-// unlockUpTo takes back what tryLock took before it came to a stripe.
-func (l *blockLocks) unlockUpTo(off, n, end int64) {
-	for a, b := range stripes(off, n) {
+func (l *blockLocks) unlock(off, n int64, write bool) {
+	l.unlockUpTo(off, n, spanOf(off, n, write), lockShards)
+}
+
+// unlockUpTo lets go of what was taken before a shard.
+func (l *blockLocks) unlockUpTo(off, n int64, s span, end int64) {
+	for a, b := range shards(off, n) {
 		for i := a; i < b; i++ {
 			if i == end {
 				return
 			}
-			l.stripe[i].unlock(false)
+			l.shard[i].unlock(s)
 		}
 	}
 }
 
-func (l *blockLocks) unlock(off, n int64, write bool) {
-	for a, b := range stripes(off, n) {
-		for i := a; i < b; i++ {
-			l.stripe[i].unlock(write)
-		}
-	}
-}
-
-// stripes yields the stripes of [off, off+n) as ascending intervals.
-func stripes(off, n int64) func(yield func(a, b int64) bool) {
+// shards yields the shards of [off, off+n) as ascending intervals.
+func shards(off, n int64) func(yield func(a, b int64) bool) {
 	return func(yield func(a, b int64) bool) {
-		first, last := off/dirtymap.BlockSize, (off+n-1)/dirtymap.BlockSize
-		a, b := first%lockStripes, last%lockStripes+1
+		first, last := off/lockRegion, (off+n-1)/lockRegion
+		a, b := first%lockShards, last%lockShards+1
 		switch {
-		case last-first+1 >= lockStripes:
-			yield(0, lockStripes)
+		case last-first+1 >= lockShards:
+			yield(0, lockShards)
 		case a < b:
 			yield(a, b)
 		default:
-			_ = yield(0, b) && yield(a, lockStripes)
+			_ = yield(0, b) && yield(a, lockShards)
 		}
 	}
 }
 
-func (s *lockStripe) lock(run task.Runtime, write bool) {
-	s.mu.Lock()
-	if len(s.queue) == 0 && s.free(write) {
-		s.take(write)
-		s.mu.Unlock()
+func (h *lockShard) lock(run task.Runtime, s span) {
+	h.mu.Lock()
+	if h.freeLocked(s, len(h.queue)) {
+		h.held = append(h.held, s)
+		h.mu.Unlock()
 		return
 	}
-	w := lockWaiter{write: write, mine: run.NewSignal()}
-	s.queue = append(s.queue, w)
-	s.mu.Unlock()
+	w := lockWaiter{span: s, mine: run.NewSignal()}
+	h.queue = append(h.queue, w)
+	h.mu.Unlock()
 	w.mine.Wait(context.Background())
 }
 
-// tryLock takes the stripe for reading, if it is free and nobody stands in line.
-func (s *lockStripe) tryLock() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.queue) > 0 || !s.free(false) {
+func (h *lockShard) tryLock(s span) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.freeLocked(s, len(h.queue)) {
 		return false
 	}
-	s.take(false)
+	h.held = append(h.held, s)
 	return true
 }
 
-func (s *lockStripe) unlock(write bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if write {
-		s.writing = false
-	} else {
-		s.readers--
-	}
-	for len(s.queue) > 0 && s.free(s.queue[0].write) {
-		w := s.queue[0]
-		s.queue = s.queue[1:]
-		s.take(w.write)
+// unlock lets go of a span, and hands others over to those who can go on now.
+func (h *lockShard) unlock(s span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.Index(h.held, s)
+	last := len(h.held) - 1
+	h.held[i] = h.held[last]
+	h.held = h.held[:last]
+	for i := 0; i < min(len(h.queue), lockLook); {
+		w := h.queue[i]
+		if !h.freeLocked(w.span, i) {
+			i++
+			continue
+		}
+		h.held = append(h.held, w.span)
+		h.queue = slices.Delete(h.queue, i, i+1)
 		w.mine.Set()
-	}
-	if len(s.queue) == 0 {
-		s.queue = nil
 	}
 }
 
-func (s *lockStripe) free(write bool) bool { return !s.writing && (!write || s.readers == 0) }
-
-func (s *lockStripe) take(write bool) {
-	if write {
-		s.writing = true
-	} else {
-		s.readers++
+// freeLocked tells whether a span meets none that is held, and none of the first ahead
+// of those who wait.
+func (h *lockShard) freeLocked(s span, ahead int) bool {
+	if ahead >= lockLook {
+		return false
 	}
+	for _, o := range h.held {
+		if s.meets(o) {
+			return false
+		}
+	}
+	for i := range h.queue[:ahead] {
+		if s.meets(h.queue[i].span) {
+			return false
+		}
+	}
+	return true
 }
 
 // Read reads the replica; each block is as some write left it. Whether the bytes
@@ -164,7 +196,7 @@ func (r *Replica) Read(p []byte, off int64) error {
 // far as the Store can tell, for the medium. It allocates nothing.
 func (r *Replica) ReadNow(p []byte, off int64) (done bool, err error) {
 	now, able := r.cfg.Store.(backing.NowReader)
-	if n := int64(len(p)); able && r.locks.tryLock(off, n) {
+	if n := int64(len(p)); able && r.locks.tryLock(off, n, false) {
 		done, err = now.ReadNow(p, off)
 		r.locks.unlock(off, n, false)
 	}
