@@ -212,6 +212,18 @@ func (r *Replica) Write(p []byte, off int64) error {
 	return err
 }
 
+// WriteNow is Write if it need not wait for a block lock; it may wait for the medium.
+// done says that the Store was asked, and may have written, also when there is an error.
+func (r *Replica) WriteNow(p []byte, off int64) (done bool, err error) {
+	n := int64(len(p))
+	if !r.locks.tryLock(off, n, true) {
+		return false, nil
+	}
+	err = r.cfg.Store.WriteAt(p, off)
+	r.locks.unlock(off, n, true)
+	return true, err
+}
+
 // Modify reads p, has change put new bytes in its place, and writes those, while
 // nobody else reads or writes its blocks. Without wrote, nothing was written.
 func (r *Replica) Modify(p []byte, off int64, change func(p []byte) (write bool)) (wrote bool, err error) {

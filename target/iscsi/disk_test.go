@@ -23,8 +23,9 @@ type disk struct {
 	told   []string // initiators whose commands were cleared
 	tas    bool
 	tasks  map[*diskNexus]sam.Tasks
-	hung   chan uint32 // gets the tag of every hanging command
-	freed  chan uint32 // and of every one that was aborted
+	hung   chan uint32   // gets the tag of every hanging command
+	freed  chan uint32   // and of every one that was aborted
+	slow   chan struct{} // if there is one, writes at hand last until it is closed
 }
 
 const (
@@ -141,12 +142,31 @@ func (n *diskNexus) Execute(c *sam.Command) {
 
 // TryExecute implements sam.Trier: what begins at an even block is at hand.
 func (n *diskNexus) TryExecute(c *sam.Command) bool {
-	if c.CDB[0] != 0x28 || c.CDB[5]&1 != 0 || !n.d.mu.TryLock() {
+	if c.CDB[0] != 0x28 && c.CDB[0] != 0x2a || c.CDB[5]&1 != 0 || !n.d.mu.TryLock() {
 		return false
 	}
+	slow := n.d.slow
 	n.d.mu.Unlock()
+	if c.CDB[0] == 0x2a && slow != nil {
+		n.d.hung <- c.Tag
+		<-slow
+	}
 	n.Execute(c)
 	return true
+}
+
+// slowDown has writes at hand last until the function is called that it returns.
+func (d *disk) slowDown() (end func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slow := make(chan struct{})
+	d.slow = slow
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.slow = nil
+		close(slow)
+	}
 }
 
 func (d *disk) hang(ctx context.Context, tag uint32) {

@@ -145,18 +145,8 @@ func (s *session) proceed(c *command) {
 		s.end(c)
 	default:
 		c.job = (*session).execute
-		s.dispatch(c)
+		s.next = c
 	}
-}
-
-// dispatch has a command executed that may take long. If nothing else is there
-// to do, the reader does that itself, afterwards; see read.
-func (s *session) dispatch(c *command) {
-	if s.in.buffered() {
-		s.workers.submit(c)
-		return
-	}
-	s.next = c
 }
 
 // tryNow executes a command here, if that takes no waiting. What it reads is no

@@ -46,6 +46,7 @@ type session struct {
 	budget  budget
 	queue   *queue
 	workers workers
+	loan    loan
 	writer  *writer
 	ping    pinger
 	nextTag atomic.Uint32          // target transfer tags
@@ -93,6 +94,7 @@ func (s *session) run() {
 	}()
 	s.inlet.queue, s.inlet.writer = s.queue, s.writer
 	s.ping.start(s)
+	s.loan.start(s)
 	s.workers.submit((*reading)(s))
 	err := <-s.broken
 	s.finish(err, written)
@@ -102,9 +104,8 @@ func (s *session) run() {
 // reading is the job of a session's reader.
 type reading session
 
-// run takes one PDU after the other, until one ends the session. A command that
-// may take long and is the last that has come is executed here, while another
-// worker goes on reading: so the command need not wait until that has woken up.
+// run takes one PDU after the other, until one ends the session, or somebody else
+// does that.
 func (r *reading) run() {
 	s := (*session)(r)
 	s.queue.attend(true)
@@ -116,13 +117,32 @@ func (r *reading) run() {
 		}
 		if c := s.next; c != nil {
 			s.next = nil
-			s.queue.attend(false)
-			s.workers.submit(r)
-			s.writer.sendNow(s.queue, true)
-			c.run()
-			return
+			if !s.dispatch(c) {
+				return
+			}
 		}
 	}
+}
+
+// dispatch has a command executed that may take long. A small write is executed here.
+// Another one that is the last that has come is, too, while another worker goes on
+// reading: so the command need not wait until that has woken up. False: the caller is
+// not the reader any more.
+func (s *session) dispatch(c *command) (reader bool) {
+	if s.lendable(c) {
+		if reader, done := s.lend(c); done {
+			return reader
+		}
+	}
+	if s.in.buffered() {
+		s.workers.submit(c)
+		return true
+	}
+	s.queue.attend(false)
+	s.workers.submit((*reading)(s))
+	s.writer.sendNow(s.queue, true)
+	c.run()
+	return false
 }
 
 // read takes one PDU.

@@ -140,9 +140,11 @@ type Mapped interface {
 // Trier is a Nexus that can carry some commands out while its caller has no time
 // to wait.
 type Trier interface {
-	// TryExecute is Execute, if that needs to wait for nothing: no medium, no other
-	// node, no lock that is held for long. False: nothing has been done, but for
-	// bytes of In, and Execute has to follow.
+	// TryExecute is Execute, if that needs to wait for nothing: no other node, no
+	// other command. A command that reads does not wait for the medium either; one
+	// that writes may, since nothing tells beforehand. False: nothing has been done,
+	// but for bytes of In, or of the medium that the command writes, and Execute has
+	// to follow.
 	TryExecute(c *Command) bool
 }
 

@@ -158,6 +158,7 @@ func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 		e = e.came(v.unit, c)
 		return v.unit.write(c, c.Out[:e.size], e.off, f.size != 6 && c.CDB[1]&bitFUA != 0)
 	}
+	op.try = f.tryWrite
 	return op
 }
 

@@ -9,8 +9,14 @@ type NowReader interface {
 	ReadNow(p []byte, off int64) (ok bool, err error)
 }
 
-// TryExecute implements sam.Trier. It carries out reads; it changes nothing when
-// it cannot.
+// NowWriter is a Disk that can write without waiting for other commands.
+type NowWriter interface {
+	// WriteNow is WriteAt without fua, if that needs to wait for nothing but the
+	// medium. Not ok: p is to be written by WriteAt, whether any of it was or not.
+	WriteNow(p []byte, off int64) (ok bool, err error)
+}
+
+// TryExecute implements sam.Trier. It carries out reads and writes.
 func (n *nexus) TryExecute(c *sam.Command) bool {
 	v, prepared := c.Unit.(*view)
 	if !prepared || v.unit == nil || n.port.view(c.LUN) != v {
@@ -40,6 +46,27 @@ func (f form) tryRead(v *view, c *sam.Command) bool {
 		}
 	}
 	c.Needed, c.InLen = uint32(e.size), uint32(len(p))
+	sense{}.finish(c)
+	c.Unit = nil
+	return true
+}
+
+// tryWrite is a WRITE's try.
+func (f form) tryWrite(v *view, c *sam.Command) bool {
+	d, able := v.unit.disk.(NowWriter)
+	if !able || f.size != 6 && c.CDB[1]&bitFUA != 0 || v.unit.writeThrough.Load() {
+		return false
+	}
+	e, s := f.extent(v.unit, c.CDB, MaxTransfer)
+	if s.failed() {
+		return false
+	}
+	e = e.came(v.unit, c)
+	if e.size > 0 {
+		if ok, err := d.WriteNow(c.Out[:e.size], e.off); !ok || err != nil {
+			return false // an error is told by Execute, which meets it again
+		}
+	}
 	sense{}.finish(c)
 	c.Unit = nil
 	return true

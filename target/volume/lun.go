@@ -160,6 +160,11 @@ func (l *LUN) ReadNow(p []byte, off int64) (done bool, err error) {
 	return l.Volume().ReadNow(p, off)
 }
 
+// WriteNow writes, if it need not wait.
+func (l *LUN) WriteNow(p []byte, off int64) (done bool, err error) {
+	return l.Volume().WriteNow(p, off)
+}
+
 // Mapped tells of holes.
 func (l *LUN) Mapped(off, n int64) (mapped bool, run int64, err error) {
 	return l.Volume().Mapped(off, n)
