@@ -72,7 +72,7 @@ func (n *diskNexus) Close() {
 	delete(n.d.tasks, n)
 }
 
-func (n *diskNexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
+func (n *diskNexus) Reset(_ context.Context, f sam.TaskFunction, lun [8]byte) bool {
 	n.d.mu.Lock()
 	defer n.d.mu.Unlock()
 	if f != sam.ClearTaskSet {

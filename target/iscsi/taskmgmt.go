@@ -100,12 +100,10 @@ func (m *taskManagement) abortEverywhere(match func(*command) bool) {
 }
 
 // run waits until the commands have ended, resets what is to be reset, and
-// answers. Nobody is told anything when the session ends first.
+// answers. When the session ends first, all is done but the waiting and the answer:
+// others have lost their commands, and must hear of it.
 func (m *taskManagement) run() {
 	m.fence.wait(m.s.ctx)
-	if m.s.ctx.Err() != nil {
-		return
-	}
 	f := sam.TaskFunction(m.q.function)
 	if f == sam.ClearTaskSet {
 		for _, c := range m.cleared {
@@ -113,12 +111,15 @@ func (m *taskManagement) run() {
 		}
 	}
 	reset := f == sam.ClearTaskSet || f == sam.LogicalUnitReset || f == sam.TargetWarmReset || f == sam.TargetColdReset
-	if reset && m.response == tmfComplete && !m.s.nexus.Reset(f, m.q.lun) {
+	if reset && m.response == tmfComplete && !m.s.nexus.Reset(m.s.ctx, f, m.q.lun) {
 		m.response = tmfNoLUN
 	}
 	cold := f == sam.TargetColdReset && m.response == tmfComplete
 	if cold {
 		m.endOthers()
+	}
+	if m.s.ctx.Err() != nil {
+		return
 	}
 	n := &note{slot: m.slot, status: true, last: cold}
 	r := taskResponse{m.q.tag, m.response}

@@ -277,6 +277,29 @@ func TestColdReset(t *testing.T) {
 	r.login().echo()
 }
 
+// TestResetByWhoLeaves: others have lost their commands to a reset, and hear of it also
+// when the session that asked for it is gone before they have ended.
+func TestResetByWhoLeaves(t *testing.T) {
+	r := newRig(t, Limits{})
+	a := r.login()
+	leaving := r.srv.sessions.all()[0]
+	b := r.second()
+	b.send(b.scsi(bitFinal, 0, opHang, 0, 0), nil)
+	<-r.disk.hung
+	r.disk.mu.Lock() // keeps the command from ending
+	a.sendManage(sam.LogicalUnitReset, header{})
+	<-r.disk.freed
+	a.conn.Close()
+	<-leaving.ctx.Done()
+	r.disk.mu.Unlock()
+	<-leaving.ended
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	if !slices.Equal(r.disk.resets, []sam.TaskFunction{sam.LogicalUnitReset}) {
+		t.Errorf("resets %v", r.disk.resets)
+	}
+}
+
 // TestManageInOrder sends a request that is not immediate.
 func TestManageInOrder(t *testing.T) {
 	r := newRig(t, Limits{})

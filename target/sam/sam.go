@@ -104,8 +104,9 @@ type Nexus interface {
 	// attentions. It returns false for a logical unit that does not exist.
 	//
 	// Of a ClearTaskSet it is told in the same way: the logical unit may have other
-	// commands, which this transport does not know.
-	Reset(f TaskFunction, lun [8]byte) bool
+	// commands, which this transport does not know. What ctx ends is only the waiting
+	// for those.
+	Reset(ctx context.Context, f TaskFunction, lun [8]byte) bool
 	// Cleared says that a ClearTaskSet of another nexus ended commands of this one
 	// without an answer (COMMANDS CLEARED BY ANOTHER INITIATOR, SAM-5 5.14).
 	Cleared(lun [8]byte)

@@ -90,6 +90,37 @@ func wellFormed(c *sam.Command, prepared bool) error {
 	return nil
 }
 
+// FuzzHeard feeds what comes from the other site. Whatever it is: no panic, an answer
+// that is within bounds and is understood, and settings that never go back.
+func FuzzHeard(f *testing.F) {
+	for _, now := range []byte{0, toldClear, toldReset, toldWarm | toldCold} {
+		f.Add(topicUnit, append([]byte{now, toldReset}, make([]byte, settingCount*settingSize)...))
+	}
+	f.Add(topicUnit, append([]byte{0, 0}, bytes.Repeat([]byte{1}, settingCount*settingSize+7)...))
+	f.Add(topicMedium, []byte{})
+	f.Fuzz(func(t *testing.T, topic uint16, body []byte) {
+		l := memoryLUN()
+		l.Removable = true
+		a, b := newHosts(t, l), newHosts(t, l)
+		before := a.unit().versions()
+		answer, ok := a.target.Heard(t.Context(), 0, topic, body)
+		if len(answer) > 1+settingCount*settingSize || ok != (topic == topicUnit && len(body) >= 2 || topic == topicMedium) {
+			t.Fatalf("understood %v, answer %x", ok, answer)
+		}
+		if topic != topicUnit || !ok {
+			return
+		}
+		for i, version := range a.unit().versions() {
+			if version < before[i] {
+				t.Fatalf("setting %d was at version %d, and is at %d", i, before[i], version)
+			}
+		}
+		if b.unit().follow(t.Context(), answer[1:]); a.settings() != b.settings() {
+			t.Fatalf("settings %v, and %v after the answer", a.settings(), b.settings())
+		}
+	})
+}
+
 // FuzzHosts has three initiators send any commands, one after the other: nothing
 // panics, outcomes are well formed, and nothing is stored for an initiator that a
 // reservation keeps out, or on a unit that is write protected, or has no medium.

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -196,7 +197,7 @@ func TestMapReset(t *testing.T) {
 	if one.nexus.(sam.Mapped).Unit([8]byte{1: 7}) != two.nexus.(sam.Mapped).Unit([8]byte{1: 2}) {
 		t.Error("one unit has two names")
 	}
-	if one.nexus.Reset(sam.LogicalUnitReset, [8]byte{1: 2}) || !one.nexus.Reset(sam.LogicalUnitReset, [8]byte{1: 7}) {
+	if one.nexus.Reset(context.Background(), sam.LogicalUnitReset, [8]byte{1: 2}) || !one.nexus.Reset(context.Background(), sam.LogicalUnitReset, [8]byte{1: 7}) {
 		t.Error("resets go by other LUNs than commands")
 	}
 	one.want(one.on(7, "00", 0), "6 2903")

@@ -37,7 +37,7 @@ func modePages() []api.ModePage {
 	}
 }
 
-// modeField is a bit of a mode page that can be changed. Changes are not saved: with
+// modeField is a setting (settings.go): a bit of a mode page that can be changed. Changes are not saved: with
 // a reset or a loss of power it gets its default value again (SPC-4 7.5.1).
 type modeField struct {
 	page byte
@@ -47,17 +47,18 @@ type modeField struct {
 	set  func(*unit, bool)
 }
 
-func modeFields() []modeField {
-	return []modeField{
-		// WCE (SBC-3 6.4.5): without it a write is durable when it is answered.
+// modeFields are settings 0 to 2.
+func modeFields() [settingEjected]modeField {
+	return [...]modeField{
+		// settingCache: WCE (SBC-3 6.4.5): without it a write is durable when it is answered.
 		{page: 0x08, at: 0, bit: 0x04,
 			get: func(u *unit) bool { return !u.writeThrough.Load() },
 			set: func(u *unit, on bool) { u.writeThrough.Store(!on) }},
-		// TAS (SPC-4 7.5.8): commands that another nexus ends are answered.
+		// settingTAS: TAS (SPC-4 7.5.8): commands that another nexus ends are answered.
 		{page: 0x0a, at: 3, bit: 0x40,
 			get: func(u *unit) bool { return u.answersAborted.Load() },
 			set: func(u *unit, on bool) { u.answersAborted.Store(on) }},
-		// SWP (SPC-4 7.5.8): nothing stores to the medium.
+		// settingProtected: SWP (SPC-4 7.5.8): nothing stores to the medium.
 		{page: 0x0a, at: 2, bit: 0x08,
 			get: (*unit).protected,
 			set: func(u *unit, on bool) { u.restrict(func(g *guard) { g.protected = on }) }},

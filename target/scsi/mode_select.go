@@ -67,11 +67,7 @@ func (v *view) selectModes(c *sam.Command, list []byte, header int) sense {
 	if size > 0 && !v.unit.sameBlocks(list[header:at], long) {
 		return invalidParameter(header)
 	}
-	changed, s := v.changeModes(c, list, at)
-	if changed {
-		v.unit.tellSettings()
-	}
-	return s
+	return v.changeModes(c, list, at)
 }
 
 // sameBlocks tells whether a block descriptor asks for the blocks that there are. No
@@ -121,28 +117,36 @@ func (u *unit) wantedModes(list []byte, at int) (wanted []bool, s sense) {
 	return wanted, sense{}
 }
 
-// changeModes changes fields, and tells the other nexuses. When it turns the cache
-// off, what is in there is made durable, too.
-func (v *view) changeModes(c *sam.Command, list []byte, at int) (changed bool, s sense) {
-	v.unit.modes.Lock()
-	defer v.unit.modes.Unlock()
-	wanted, s := v.unit.wantedModes(list, at)
+// changeModes changes fields, here and at the other site, and tells the other nexuses.
+// When it turns the cache off, what is in there is made durable, too.
+func (v *view) changeModes(c *sam.Command, list []byte, at int) sense {
+	u := v.unit
+	changed, s := u.changeFields(list, at)
+	if s.failed() || changed == 0 {
+		return s
+	}
+	v.port.target.tellOthers(v, attentionModesChanged)
+	if changed&(1<<settingCache) != 0 && u.writeThrough.Load() {
+		s = u.sync(c)
+	}
+	if there := u.tellSettings(c); !s.failed() {
+		s = there
+	}
+	return s
+}
+
+// changeFields changes the fields that a list changes, and returns them as bits.
+func (u *unit) changeFields(list []byte, at int) (changed uint, s sense) {
+	u.settings.Lock()
+	defer u.settings.Unlock()
+	wanted, s := u.wantedModes(list, at)
 	if s.failed() {
-		return false, s
+		return 0, s
 	}
-	cached := !v.unit.writeThrough.Load()
-	for i, f := range modeFields() {
-		if f.get(v.unit) != wanted[i] {
-			f.set(v.unit, wanted[i])
-			changed = true
+	for i, on := range wanted {
+		if u.changeLocked(i, on) {
+			changed |= 1 << i
 		}
-	}
-	if changed {
-		v.unit.version++
-		v.port.target.tellOthers(v, attentionModesChanged)
-	}
-	if cached && v.unit.writeThrough.Load() {
-		s = v.unit.sync(c)
 	}
 	return changed, s
 }

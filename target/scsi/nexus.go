@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"context"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -215,55 +216,54 @@ func (n *nexus) Cleared(lun [8]byte) { n.port.view(lun).establish(attentionClear
 // Reset implements sam.Nexus. A reset is told to every I_T nexus, the one that asked for
 // it included (SAM-5 6.3.2, 6.3.3): initiators expect that. The other site is told of
 // all these functions, and has carried them out on return, unless it cannot be reached.
-func (n *nexus) Reset(f sam.TaskFunction, lun [8]byte) bool {
+func (n *nexus) Reset(ctx context.Context, f sam.TaskFunction, lun [8]byte) bool {
 	t, u := n.port.target, n.port.view(lun).unit
+	if u == nil && (f == sam.ClearTaskSet || f == sam.LogicalUnitReset) {
+		return false
+	}
 	switch f {
-	case sam.LogicalUnitReset, sam.ClearTaskSet:
-		if u == nil {
-			return false
-		}
-		if f == sam.LogicalUnitReset {
-			t.reset([]*unit{u}, attentionLUNReset)
-		}
-		tellTask([]*unit{u}, f)
-	case sam.TargetWarmReset, sam.TargetColdReset:
-		units, which := t.units(), attentionHardReset
-		if f == sam.TargetColdReset {
-			which = attentionPowerOn
-		}
-		t.reset(units, which)
-		tellTask(units, f)
+	case sam.ClearTaskSet:
+		manage(ctx, toldClear, u)
+	case sam.LogicalUnitReset:
+		manage(ctx, toldReset, u)
+	case sam.TargetWarmReset:
+		manage(ctx, toldWarm, t.units()...)
+	case sam.TargetColdReset:
+		manage(ctx, toldCold, t.units()...)
 	}
 	return true
 }
 
-// reset resets units, and then tells every port, of whatever target.
-func (t *Device) reset(units []*unit, which uint32) {
-	were := make(map[*unit]bool, len(units))
-	for _, u := range units {
-		u.reset()
-		were[u] = true
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range t.ports {
-		for _, v := range *p.views.Load() {
-			if were[v.unit] {
-				v.establish(which)
-			}
+// manage does with units what a function that has ended their commands does beside that,
+// and has the other site do all of it.
+func manage(ctx context.Context, function byte, units ...*unit) {
+	told := make([]*message, len(units))
+	for i, u := range units {
+		if function&toldResets != 0 {
+			u.reset()
+			u.establish(resetAttentions(function))
 		}
+		told[i] = u.tellTwin(function)
+	}
+	for _, m := range told {
+		m.wait(ctx)
 	}
 }
 
-// reset is what a unit forgets with a reset: RESERVE, and what MODE SELECT changed.
-// Persistent reservations stay (SPC-4 5.13.1).
+// reset is what a unit forgets with a reset: RESERVE, who prevents that its medium is
+// moved, and what MODE SELECT changed. Persistent reservations stay (SPC-4 5.13.1).
 func (u *unit) reset() {
-	u.modes.Lock()
-	defer u.modes.Unlock()
-	u.version++
-	u.restrict(func(g *guard) { g.reserved, g.protected = nil, false })
-	u.writeThrough.Store(false)
-	u.answersAborted.Store(false)
+	u.release()
+	u.settings.Lock()
+	defer u.settings.Unlock()
+	for i, f := range modeFields() {
+		u.changeLocked(i, u.modePage(f.page).Data[f.at]&f.bit != 0)
+	}
+}
+
+// release ends RESERVE, and lets the medium go.
+func (u *unit) release() {
+	u.restrict(func(g *guard) { g.reserved = nil })
 	u.allowRemoval(nil)
 }
 

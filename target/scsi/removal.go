@@ -59,42 +59,36 @@ func (v *view) loadEject(c *sam.Command, load bool) sense {
 		}
 		return invalidBits(4, bitLoadEject)
 	}
-	moved, s := v.moveAndTell(c, load)
-	if moved {
-		u.tellSettings()
+	switch moved, s := u.moveMedium(c, load); {
+	case !moved:
+		return s
+	case load:
+		v.port.target.tellOthers(v, attentionMediumChanged)
+		return u.tellSettings(c)
+	}
+	s := u.sync(c)
+	if !s.failed() {
+		s = u.tellSettings(c)
+	}
+	if s.failed() {
+		u.change(settingEjected, false)
+		u.tellTwin(0).wait(c.Ctx)
 	}
 	return s
 }
 
-func (v *view) moveAndTell(c *sam.Command, load bool) (moved bool, s sense) {
-	u := v.unit
-	u.modes.Lock()
-	defer u.modes.Unlock()
-	if moved, s = u.moveMedium(load); !moved {
-		return false, s
-	}
-	u.version++
-	if load {
-		v.port.target.tellOthers(v, attentionMediumChanged)
-	} else if s = u.sync(c); s.failed() {
-		u.restrict(func(g *guard) { g.ejected = false })
-	}
-	return true, s
-}
-
 // moveMedium puts the medium where it is wanted, unless it is there or somebody
-// prevents it.
-func (u *unit) moveMedium(load bool) (moved bool, s sense) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch {
-	case len(u.prevents) > 0:
+// prevents it, at either site.
+func (u *unit) moveMedium(c *sam.Command, load bool) (moved bool, s sense) {
+	if u.preventedThere(c.Ctx) {
 		return false, illegal(gotgt.ASC_MEDIUM_REMOVAL_PREVENTED)
-	case u.present() == load:
-		return false, sense{}
 	}
-	u.restrictLocked(func(g *guard) { g.ejected = !load })
-	return true, sense{}
+	u.settings.Lock()
+	defer u.settings.Unlock()
+	if len(u.prevents) > 0 {
+		return false, illegal(gotgt.ASC_MEDIUM_REMOVAL_PREVENTED)
+	}
+	return u.changeLocked(settingEjected, !load), sense{}
 }
 
 // present tells whether the medium is in.
@@ -107,8 +101,8 @@ func (u *unit) present() bool {
 // it to.
 func preventAllow(v *view, c *sam.Command) sense {
 	u := v.unit
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.settings.Lock()
+	defer u.settings.Unlock()
 	if c.CDB[4]&bitPrevent == 0 {
 		delete(u.prevents, v.port)
 		return sense{}
@@ -122,11 +116,18 @@ func preventAllow(v *view, c *sam.Command) sense {
 
 // allowRemoval takes back what a port that is gone has prevented; nil: what all have.
 func (u *unit) allowRemoval(p *port) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.settings.Lock()
+	defer u.settings.Unlock()
 	if p == nil {
 		clear(u.prevents)
 	} else {
 		delete(u.prevents, p)
 	}
+}
+
+// prevented tells whether a host of this site wants the medium to stay.
+func (u *unit) prevented() bool {
+	u.settings.Lock()
+	defer u.settings.Unlock()
+	return len(u.prevents) > 0
 }

@@ -159,10 +159,10 @@ func (h *hosts) step(step string) {
 	h.t.Helper()
 	switch step {
 	case "reset":
-		h.by["c"].nexus.Reset(sam.LogicalUnitReset, [8]byte{})
+		h.by["c"].nexus.Reset(context.Background(), sam.LogicalUnitReset, [8]byte{})
 		return
 	case "warm":
-		h.by["c"].nexus.Reset(sam.TargetWarmReset, [8]byte{})
+		h.by["c"].nexus.Reset(context.Background(), sam.TargetWarmReset, [8]byte{})
 		return
 	case "again":
 		h.nexus.Close()

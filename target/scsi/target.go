@@ -158,16 +158,17 @@ type unit struct {
 
 	reservations Reserver
 	guard        atomic.Pointer[guard] // nil: open to all
-	mu           sync.Mutex            // over changes of guard, and prevents
-	prevents     map[*port]bool        // who wants the medium to stay in
+	mu           sync.Mutex            // over changes of guard
 
 	readOnly, removable bool
 
 	writeThrough   atomic.Bool // WCE is 0: every write is durable when it is answered
 	answersAborted atomic.Bool // TAS
-	modes          sync.Mutex  // over changes of settings; taken before mu and Device.mu
-	version        uint32      // of the settings; under modes
-	twin           Twin        // nil: none
+
+	settings sync.Mutex           // over changes of settings; taken before mu, and never held across a wait
+	version  [settingCount]uint64 // of the settings; under settings
+	prevents map[*port]bool       // who wants the medium to stay in; under settings
+	twin     twin
 
 	preferred uint16   // target port group
 	moved     sync.Map // the target port groups whose state was changed
@@ -194,7 +195,7 @@ func newUnit(t *Device, number uint16, l LUN) (*unit, error) {
 	u.lu = newModel(l, u.shift)
 	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
 	u.readOnly, u.removable = l.ReadOnly, l.Removable
-	u.twin = l.Twin
+	u.twin.way = l.Twin
 	if u.reservations == nil {
 		u.reservations = local.Memory()
 	}

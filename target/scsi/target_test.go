@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ func TestNoLUN(t *testing.T) {
 			"a0 00 00 000000 000000ff 00 00", "5e", "ff"} {
 			r.want(do(cdb), "5 2500")
 		}
-		if r.nexus.HasLUN(address) || r.nexus.Reset(sam.LogicalUnitReset, address) {
+		if r.nexus.HasLUN(address) || r.nexus.Reset(context.Background(), sam.LogicalUnitReset, address) {
 			t.Errorf("LUN %s: exists", lun)
 		}
 	}
@@ -123,11 +124,11 @@ func (s *script) step(step string) {
 	case "gone":
 		s.nexus.Close()
 	case "reset":
-		s.admin.nexus.Reset(sam.LogicalUnitReset, [8]byte{})
+		s.admin.nexus.Reset(context.Background(), sam.LogicalUnitReset, [8]byte{})
 	case "warm":
-		s.admin.nexus.Reset(sam.TargetWarmReset, [8]byte{})
+		s.admin.nexus.Reset(context.Background(), sam.TargetWarmReset, [8]byte{})
 	case "cold":
-		s.admin.nexus.Reset(sam.TargetColdReset, [8]byte{})
+		s.admin.nexus.Reset(context.Background(), sam.TargetColdReset, [8]byte{})
 	case "add":
 		if err := s.target.AddLUN(1, testLUN(newRAM(4096))); err != nil {
 			s.t.Fatal(err)
@@ -320,7 +321,7 @@ func TestConcurrent(t *testing.T) {
 		if err := r.target.AddLUN(1, testLUN(newRAM(4096))); err != nil {
 			t.Error(err)
 		}
-		r.nexus.Reset(sam.LogicalUnitReset, [8]byte{})
+		r.nexus.Reset(context.Background(), sam.LogicalUnitReset, [8]byte{})
 		if err := r.target.RemoveLUN(1); err != nil {
 			t.Error(err)
 		}

@@ -62,18 +62,18 @@ func TestTargetsShareUnits(t *testing.T) {
 	p.two.want(p.two.on(5, "00", 0), "conflict")
 	p.two.want(p.two.on(5, "17", 0), "good") // RELEASE by another port does nothing
 	p.two.want(p.two.on(5, "00", 0), "conflict")
-	if !p.two.nexus.Reset(sam.LogicalUnitReset, [8]byte{1: 5}) {
+	if !p.two.nexus.Reset(t.Context(), sam.LogicalUnitReset, [8]byte{1: 5}) {
 		t.Fatal("refused")
 	}
 	p.two.want(p.two.on(5, "00", 0), "6 2903")
 	p.one.want(p.one.on(1, "00", 0), "6 2903")
 	p.one.want(p.one.on(0, "00", 0), "good")
 
-	p.two.nexus.Reset(sam.TargetWarmReset, [8]byte{})
+	p.two.nexus.Reset(t.Context(), sam.TargetWarmReset, [8]byte{})
 	p.one.want(p.one.on(0, "00", 0), "good")
 	p.one.want(p.one.on(1, "00", 0), "6 2902")
 	p.two.want(p.two.on(5, "00", 0), "6 2902")
-	p.one.nexus.Reset(sam.TargetColdReset, [8]byte{})
+	p.one.nexus.Reset(t.Context(), sam.TargetColdReset, [8]byte{})
 	p.one.want(p.one.on(0, "00", 0), "6 2900")
 	p.two.want(p.two.on(5, "00", 0), "6 2900")
 
