@@ -26,34 +26,10 @@ type connection struct {
 func newConnection(srv *Server, conn net.Conn, via net.Listener) *connection {
 	c := &connection{srv: srv, conn: conn, via: via, seq: &sequenceNumbers{}}
 	c.log = srv.log.With("peer", conn.RemoteAddr().String())
-	c.inlet = &inlet{conn: conn, count: &c.received}
+	c.inlet = newInlet(conn, &c.received)
 	c.in = newLoginStream(c.inlet)
 	c.writer = newWriter(conn, srv.cfg.Limits.LoginTimeout, c.seq)
 	return c
-}
-
-// inlet counts what is read, and before it waits for more sends what the session
-// has to send.
-type inlet struct {
-	conn  net.Conn
-	count *atomic.Uint64
-
-	// Set when there is a session.
-	queue  *queue
-	writer *writer
-}
-
-func (i *inlet) Read(p []byte) (int, error) {
-	if i.queue != nil {
-		i.queue.attend(false)
-		i.writer.sendNow(i.queue, true)
-	}
-	n, err := i.conn.Read(p)
-	i.count.Add(uint64(n))
-	if i.queue != nil {
-		i.queue.attend(true)
-	}
-	return n, err
 }
 
 // login logs the connection in, within the time for that, and returns the

@@ -1,20 +1,12 @@
 package iscsi
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 )
-
-// readBuffer is large enough to take many commands with one system call.
-// Segments that are larger than it go straight to where they belong.
-const readBuffer = 64 << 10
-
-// loginBuffer is what a connection gets until it is logged in: strangers cost little.
-const loginBuffer = 4 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -29,7 +21,7 @@ var (
 
 // stream cuts what an initiator sends into PDUs. One goroutine owns it.
 type stream struct {
-	r        *bufio.Reader
+	r        *intake
 	maxData  int // bytes; a longer data segment is an error, and is not waited for
 	maxAHS   int // bytes; the same
 	checkHdr bool
@@ -47,32 +39,31 @@ type stream struct {
 }
 
 func newStream(r io.Reader, maxData, maxAHS int) *stream {
-	return &stream{r: bufio.NewReaderSize(r, readBuffer), maxData: maxData, maxAHS: maxAHS}
+	return &stream{r: newIntake(r, readBuffer), maxData: maxData, maxAHS: maxAHS}
 }
 
 // newLoginStream makes a stream for a login, with a small buffer.
 func newLoginStream(r io.Reader) *stream {
-	return &stream{r: bufio.NewReaderSize(r, loginBuffer), maxData: loginMaxPDU}
+	return &stream{r: newIntake(r, loginBuffer), maxData: loginMaxPDU}
 }
 
-// grow gives the stream its large buffer. Through the small one, which may hold
-// something still, large reads go straight.
-func (s *stream) grow() { s.r = bufio.NewReaderSize(s.r, readBuffer) }
+// grow gives the stream its large buffer.
+func (s *stream) grow() { s.r.grow(readBuffer) }
 
 // buffered tells whether more than the present PDU has come already.
-func (s *stream) buffered() bool { return s.r.Buffered() > 0 }
+func (s *stream) buffered() bool { return s.r.buffered() > 0 }
 
 // next reads the header and the additional headers of the next PDU. The segment
 // of the one before must have been finished.
 func (s *stream) next() error {
-	if _, err := io.ReadFull(s.r, s.header[:]); err != nil {
+	if err := s.r.read(s.header[:], 0); err != nil {
 		return err
 	}
 	if n := s.header.ahsLength(); n > s.maxAHS {
 		return fmt.Errorf("AHS of %d bytes, more than the %d allowed: %w", n, s.maxAHS, errFormat)
 	}
 	s.ahs = s.ahsBuf[:s.header.ahsLength()]
-	if _, err := io.ReadFull(s.r, s.ahs); err != nil {
+	if err := s.r.read(s.ahs, 0); err != nil {
 		return cut(err)
 	}
 	if s.checkHdr {
@@ -81,10 +72,23 @@ func (s *stream) next() error {
 		}
 	}
 	s.left, s.crc, s.pending = s.header.dataLength(), 0, true
+	s.r.large = s.left >= largeRead
 	if s.left > s.maxData {
 		return fmt.Errorf("data segment of %d bytes, more than the %d allowed: %w", s.left, s.maxData, errFormat)
 	}
 	return nil
+}
+
+// behind is how much stands behind a data segment, at least, and before the next one.
+func (s *stream) behind() int {
+	n := headerSize
+	if s.checkHdr {
+		n += 4
+	}
+	if s.checkSeg {
+		n += 4
+	}
+	return n
 }
 
 func (s *stream) checkHeader() error {
@@ -95,7 +99,7 @@ func (s *stream) checkHeader() error {
 // checkDigest reads a digest. On the wire, digests stand little endian (RFC
 // 7143 section 13.1).
 func (s *stream) checkDigest(crc uint32, wrong error) error {
-	if _, err := io.ReadFull(s.r, s.scratch[:4]); err != nil {
+	if err := s.r.read(s.scratch[:4], 0); err != nil {
 		return cut(err)
 	}
 	if binary.LittleEndian.Uint32(s.scratch[:4]) != crc {
@@ -106,7 +110,7 @@ func (s *stream) checkDigest(crc uint32, wrong error) error {
 
 // read fills p with the next bytes of the data segment, which has that many.
 func (s *stream) read(p []byte) error {
-	if _, err := io.ReadFull(s.r, p); err != nil {
+	if err := s.r.read(p, s.behind()); err != nil {
 		return cut(err)
 	}
 	s.left -= len(p)
