@@ -50,9 +50,19 @@ func (a *attentions) take() sense {
 			rest &^= attentionResets
 		}
 		if a.pending.CompareAndSwap(all, rest) {
-			return sense{key: gotgt.UNIT_ATTENTION, code: attentionCode(first)}
+			return attentionSense(first)
 		}
 	}
+}
+
+// attentionSense is how a condition is told. For a threshold, INFORMATION is the offset of
+// its descriptor in the mode page (SBC-3 4.7.3.7.6).
+func attentionSense(which uint32) sense {
+	s := sense{key: gotgt.UNIT_ATTENTION, code: attentionCode(which)}
+	if which == attentionThreshold {
+		s.informed, s.information = true, thresholdAt
+	}
+	return s
 }
 
 // attentionCodes are the additional sense codes, in the order of the conditions.

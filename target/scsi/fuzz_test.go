@@ -11,6 +11,11 @@ import (
 	"github.com/twinlun/twinlun/target/sam"
 )
 
+// thinAndTold is a thin disk that knows how much space it takes.
+type thinAndTold struct{ thin }
+
+func (thinAndTold) Provisioning() (int64, int64, bool) { return 1 << 20, 1 << 30, true }
+
 // FuzzCommand sends any CDB and any data to a small disk, with whatever the
 // initiator expects: nothing panics, nothing is reached outside the disk, the
 // lengths hold, and the sense data is whole.
@@ -30,6 +35,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(list)), 0, 0}, list, uint32(0), uint64(0))
 	list = list4(f, 1, 0, cscd(naa0, 512)+cscd(naa1, 4096), copied)
 	f.Add([]byte{0x83, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(list)), 0, 0}, list, uint32(0), uint64(0))
+	pages := unhex(f, "00000000"+pageRecovery+cachingOff+pageThreshold+"00 01 0000 00000000")
+	f.Add([]byte{0x15, 0x10, 0, 0, byte(len(pages)), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, pages, uint32(0), uint64(0))
 	f.Add([]byte{0xa3, 0x0c, 0x82, 0x9e, 0, 0x10, 0, 0, 1, 0, 0, 0}, []byte{}, uint32(99), uint64(0))
 
 	f.Fuzz(func(t *testing.T, cdb, out []byte, expectIn uint32, lun uint64) {
@@ -37,7 +44,7 @@ func FuzzCommand(f *testing.F) {
 		target := quietTarget()
 		l := testLUN(thin{other, 4096, 1 << 20})
 		l.NAA[15], l.BlockSize = 0x10, 4096
-		if err := errors.Join(target.AddLUN(0, testLUN(thin{disk, 512, 4096})), target.AddLUN(1, l)); err != nil {
+		if err := errors.Join(target.AddLUN(0, testLUN(thinAndTold{thin{disk, 512, 4096}})), target.AddLUN(1, l)); err != nil {
 			t.Fatal(err)
 		}
 		n := target.NewNexus(testPort, 1)

@@ -187,12 +187,6 @@ func (t *Device) InquiryChanged(number uint16) error {
 	return t.tell(number, attentionInquiryChanged)
 }
 
-// ThresholdReached tells hosts that the space for a thin logical unit runs low (SBC-3
-// 4.7.3.7): they should free some, or somebody should add some.
-func (t *Device) ThresholdReached(number uint16) error {
-	return t.tell(number, attentionThreshold)
-}
-
 // tell establishes a unit attention for all nexuses that see a unit.
 func (t *Device) tell(number uint16, which uint32) error {
 	t.mu.Lock()

@@ -15,10 +15,6 @@ type Provisioned interface {
 	Provisioning() (used, available int64, ok bool)
 }
 
-// thresholdShift is log2 of a threshold set's size in bytes: what space is counted
-// in (SBC-3 4.7.3.7).
-const thresholdShift = 20
-
 // LOG SENSE (SPC-4 6.6): pages and values.
 const (
 	logSupported    = 0x00
@@ -40,7 +36,7 @@ func logOperations() []operation {
 
 // logPages are the pages that a unit has, ascending.
 func (u *unit) logPages() []byte {
-	if _, tells := u.disk.(Provisioned); tells {
+	if u.tellsSpace() {
 		return []byte{logSupported, logProvisioning}
 	}
 	return []byte{logSupported}

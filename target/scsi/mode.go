@@ -2,8 +2,8 @@ package scsi
 
 import (
 	"encoding/binary"
+	"slices"
 
-	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
 	"github.com/twinlun/twinlun/target/sam"
@@ -24,17 +24,40 @@ const (
 	modeWP     = 0x80
 )
 
-// modePages are the mode pages, ascending; Data is what follows code and length,
-// with default values.
-func modePages() []api.ModePage {
-	return []api.ModePage{
+// modePage is a mode page, or a subpage of one.
+type modePage struct {
+	code, subpage byte
+	data          []byte // what follows the header, with default values
+}
+
+// modeSPF is the bit of a page's first byte that says that it is a subpage.
+const modeSPF = 0x40
+
+// modePages are a unit's mode pages, ascending.
+func (u *unit) modePages() []modePage {
+	all := []modePage{
 		// Caching: WCE. SYNCHRONIZE CACHE and FUA are what make a write durable.
-		{PageCode: 0x08, Size: 0x12, Data: append([]byte{0x04}, make([]byte, 0x11)...)},
+		{0x08, 0, append([]byte{0x04}, make([]byte, 0x11)...)},
 		// Control: unrestricted reordering; sense data in fixed format.
-		{PageCode: 0x0a, Size: 0x0a, Data: append([]byte{0, 0x10}, make([]byte, 8)...)},
+		{0x0a, 0, append([]byte{0, 0x10}, make([]byte, 8)...)},
 		// Informational exceptions control: DEXCPT, none are reported.
-		{PageCode: 0x1c, Size: 0x0a, Data: append([]byte{0x08}, make([]byte, 9)...)},
+		{0x1c, 0, append([]byte{0x08}, make([]byte, 9)...)},
 	}
+	if u.tellsSpace() {
+		all = slices.Insert(all, 0, modePage{0x01, 0, errorRecovery()})
+		all = append(all, modePage{0x1c, 0x02, u.thresholds()})
+	}
+	return all
+}
+
+// appendHeader appends what a page begins with, in page_0 or sub_page format (SPC-4
+// 7.5.7).
+func (m *modePage) appendHeader(p []byte) []byte {
+	if m.subpage == 0 {
+		return append(p, m.code, byte(len(m.data)))
+	}
+	p = append(p, modeSPF|m.code, m.subpage)
+	return binary.BigEndian.AppendUint16(p, uint16(len(m.data)))
 }
 
 // modeField is a setting (settings.go): a bit of a mode page that can be changed. Changes are not saved: with
@@ -112,41 +135,48 @@ func (u *unit) selectPages(cdb []byte) ([]byte, sense) {
 	if control == modeSaved {
 		return nil, illegal(gotgt.ASC_SAVING_PARMS_UNSUP)
 	}
-	if subpage != 0 && subpage != modeAllSubpages {
-		return nil, invalidField(3)
-	}
 	var p []byte
-	for i := range u.lu.ModePages {
-		if m := &u.lu.ModePages[i]; page == m.PageCode || page == modeAllPages {
-			p = append(append(p, m.PageCode, m.Size), u.modeData(m, control)...)
+	wrong := invalidBits(2, 0x3f)
+	for _, m := range u.modePages() {
+		switch {
+		case page != m.code && page != modeAllPages:
+		case subpage == m.subpage && (subpage == 0 || page == m.code) || subpage == modeAllSubpages:
+			p = append(m.appendHeader(p), u.modeData(&m, control)...)
+		default:
+			wrong = invalidField(3)
 		}
 	}
 	if p == nil {
-		return nil, invalidBits(2, 0x3f)
+		return nil, wrong
 	}
 	return p, sense{}
 }
 
-// modePage finds a page; nil: there is none.
-func (u *unit) modePage(code byte) *api.ModePage {
-	for i := range u.lu.ModePages {
-		if m := &u.lu.ModePages[i]; m.PageCode == code {
-			return m
+// modePage finds the page that a list begins with; size is that of its header. False:
+// there is no such page.
+func (u *unit) modePage(list []byte) (m modePage, size int, ok bool) {
+	code, subpage, size := list[0], byte(0), 2
+	if code&modeSPF != 0 {
+		code, subpage, size = code&^modeSPF, list[1], 4
+	}
+	for _, m := range u.modePages() {
+		if m.code == code && m.subpage == subpage && (subpage != 0) == (size == 4) {
+			return m, size, true
 		}
 	}
-	return nil
+	return m, size, false
 }
 
-// modeData is what follows a page's code and length: current or default values, or
-// ones where something can be changed.
-func (u *unit) modeData(m *api.ModePage, control byte) []byte {
-	p := make([]byte, m.Size)
+// modeData is what follows a page's header: current or default values, or ones where
+// something can be changed.
+func (u *unit) modeData(m *modePage, control byte) []byte {
+	p := make([]byte, len(m.data))
 	if control != modeChangeable {
-		copy(p, m.Data)
+		copy(p, m.data)
 	}
 	for _, f := range modeFields() {
 		switch {
-		case f.page != m.PageCode || control == modeDefault:
+		case f.page != m.code || m.subpage != 0 || control == modeDefault:
 		case control == modeChangeable || f.get(u):
 			p[f.at] |= f.bit
 		default:

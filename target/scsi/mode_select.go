@@ -92,29 +92,46 @@ func (u *unit) wantedModes(list []byte, at int) (wanted []bool, s sense) {
 		if len(list)-at < 2 {
 			return nil, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
 		}
-		page := u.modePage(list[at])
-		switch {
-		case page == nil:
-			return nil, invalidParameter(at)
-		case list[at+1] != page.Size:
-			return nil, invalidParameter(at + 1)
-		case len(list)-at-2 < int(page.Size):
-			return nil, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+		page, s := u.samePage(list, at)
+		if s.failed() {
+			return nil, s
 		}
-		now, may := u.modeData(page, modeCurrent), u.modeData(page, modeChangeable)
-		for i, b := range list[at+2 : at+2+int(page.Size)] {
-			if fault := (b ^ now[i]) &^ may[i]; fault != 0 {
-				return nil, invalidParameterBits(at+2+i, fault)
-			}
-		}
+		at += len(page.appendHeader(nil))
 		for i, f := range fields {
-			if f.page == page.PageCode {
-				wanted[i] = list[at+2+f.at]&f.bit != 0
+			if f.page == page.code && page.subpage == 0 {
+				wanted[i] = list[at+f.at]&f.bit != 0
 			}
 		}
-		at += 2 + int(page.Size)
+		at += len(page.data)
 	}
 	return wanted, sense{}
+}
+
+// samePage finds the page at an offset of a parameter list, and checks that it is there
+// in full and that nothing differs from the present one but what can be changed.
+func (u *unit) samePage(list []byte, at int) (page modePage, s sense) {
+	page, size, ok := u.modePage(list[at:])
+	if !ok {
+		return page, invalidParameter(at)
+	}
+	header := page.appendHeader(nil)
+	if len(list)-at < size {
+		return page, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+	}
+	length := size / 2 // where it stands, and how many bytes it has
+	switch {
+	case !bytes.Equal(list[at+length:at+size], header[length:]):
+		return page, invalidParameter(at + length)
+	case len(list)-at-size < len(page.data):
+		return page, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR)
+	}
+	now, may := u.modeData(&page, modeCurrent), u.modeData(&page, modeChangeable)
+	for i, b := range list[at+size : at+size+len(page.data)] {
+		if fault := (b ^ now[i]) &^ may[i]; fault != 0 {
+			return page, invalidParameterBits(at+size+i, fault)
+		}
+	}
+	return page, sense{}
 }
 
 // changeModes changes fields, here and at the other site, and tells the other nexuses.

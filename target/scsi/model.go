@@ -25,7 +25,6 @@ func newModel(l LUN, shift uint) api.SCSILu {
 		SCSIProductID:  l.Product,
 		DeviceProtocol: newProtocol(),
 		PerformCommand: perform,
-		ModePages:      modePages(),
 	}
 	lu.Attrs = api.SCSILuPhyAttribute{
 		SCSISN: l.Serial, VendorID: l.Vendor, ProductID: l.Product, ProductRev: l.Revision,

@@ -70,6 +70,10 @@ type LUN struct {
 	Revision  string   // up to 4 bytes
 	BlockSize uint32   // logical block, bytes: 512 to 4096, a power of two; 0: 512
 
+	// Threshold is how little space there may be for a Disk that is Provisioned before
+	// ThresholdReached, in bytes; 0: there is no such limit. SetThreshold changes it.
+	Threshold int64
+
 	ReadOnly  bool // nothing stores to it
 	Removable bool // hosts can eject the medium, for all of them, and load it again
 
@@ -170,6 +174,8 @@ type unit struct {
 	prevents map[*port]bool       // who wants the medium to stay in; under settings
 	twin     twin
 
+	threshold atomic.Int64 // bytes; 0: none
+
 	preferred uint16   // target port group
 	moved     sync.Map // the target port groups whose state was changed
 }
@@ -196,6 +202,7 @@ func newUnit(t *Device, number uint16, l LUN) (*unit, error) {
 	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
 	u.readOnly, u.removable = l.ReadOnly, l.Removable
 	u.twin.way = l.Twin
+	u.threshold.Store(l.Threshold)
 	if u.reservations == nil {
 		u.reservations = local.Memory()
 	}

@@ -148,7 +148,7 @@ func characteristics() []byte { return append([]byte{0, 1}, make([]byte, 0x3a)..
 // LBPWS10, LBPRZ; thin provisioned; the size of a threshold set, if usage is told.
 func (u *unit) provisioning() []byte {
 	p := []byte{0, 0xe4, 0x02, 0}
-	if _, tells := u.disk.(Provisioned); tells {
+	if u.tellsSpace() {
 		p[0] = byte(thresholdShift - u.shift)
 	}
 	return p
