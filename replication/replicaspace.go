@@ -12,11 +12,10 @@ func (r *Replica) Mapped(off, n int64) (mapped bool, run int64, err error) {
 	return true, n, nil
 }
 
-// Space is how many bytes of its medium the local replica uses, and how many more it
-// could get. Not ok: it cannot be told.
-func (r *Replica) Space() (used, available int64, ok bool) {
-	if s, ok := r.cfg.Store.(backing.Provisioned); ok {
-		return s.Space()
+// Space is the space of the local replica's medium. Not ok: it cannot be told.
+func (r *Replica) Space() (s backing.Space, ok bool) {
+	if store, ok := r.cfg.Store.(backing.Provisioned); ok {
+		return store.Space()
 	}
-	return 0, 0, false
+	return s, false
 }

@@ -13,9 +13,15 @@ type Provisioned interface {
 	// Mapped tells whether space is allocated at off, and for how many bytes from
 	// there, at most n, that is so. Where it is not, the Store reads as zeros.
 	Mapped(off, n int64) (mapped bool, run int64, err error)
-	// Space is how many bytes the Store takes of its medium, and how many more the
-	// medium could give it, or anybody else. Not ok: it cannot be told.
-	Space() (used, available int64, ok bool)
+	// Space is what is known of the medium's space. Not ok: it cannot be told.
+	Space() (s Space, ok bool)
+}
+
+// Space is the space of a medium, in bytes.
+type Space struct {
+	Used      int64 // what the Store takes
+	Available int64 // how much more the medium could give it, or anybody else
+	Size      int64 // of the medium
 }
 
 var _ Provisioned = (*Disk)(nil)
@@ -65,23 +71,24 @@ func seek(f *os.File, off int64, whence int) (at int64, err error) {
 }
 
 // Space asks the file system. What a device has behind it cannot be told.
-func (d *Disk) Space() (used, available int64, ok bool) {
+func (d *Disk) Space() (s Space, ok bool) {
 	file, ok := d.medium.(regular)
 	if !ok {
-		return 0, 0, false
+		return Space{}, false
 	}
-	used, available, err := fileSpace(file.File)
-	return used, available, err == nil
+	s, err := fileSpace(file.File)
+	return s, err == nil
 }
 
-func fileSpace(f *os.File) (used, available int64, err error) {
+func fileSpace(f *os.File) (s Space, err error) {
 	var file unix.Stat_t
 	var system unix.Statfs_t
 	err = control(f, func(fd int) error {
 		return errors.Join(unix.Fstat(fd, &file), unix.Fstatfs(fd, &system))
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("ask for the space of %s: %w", f.Name(), err)
+		return Space{}, fmt.Errorf("ask for the space of %s: %w", f.Name(), err)
 	}
-	return file.Blocks * 512, int64(system.Bavail) * int64(system.Bsize), nil
+	block := int64(system.Bsize)
+	return Space{Used: file.Blocks * 512, Available: int64(system.Bavail) * block, Size: int64(system.Blocks) * block}, nil
 }

@@ -63,16 +63,16 @@ func zero(t *testing.T, d *Disk, off, n int64) {
 
 func TestSpace(t *testing.T) {
 	d := create(t, 4*mib)
-	before, available, ok := d.Space()
-	if !ok || before >= mib || available <= 0 {
-		t.Fatalf("a new file uses %d bytes, %d are available, %v", before, available, ok)
+	before, ok := d.Space()
+	if !ok || before.Used >= mib || before.Available <= 0 || before.Size < before.Available {
+		t.Fatalf("a new file: %+v, %v", before, ok)
 	}
 	write(t, d, pattern(2*mib, 1), 0)
 	if err := d.Sync(); err != nil { // some file systems allocate late
 		t.Fatal(err)
 	}
-	if after, _, ok := d.Space(); !ok || after < before+2*mib {
-		t.Errorf("with 2 MiB of data it uses %d bytes", after)
+	if after, ok := d.Space(); !ok || after.Used < before.Used+2*mib {
+		t.Errorf("with 2 MiB of data: %+v", after)
 	}
 }
 
@@ -86,7 +86,7 @@ func TestDeviceIsMapped(t *testing.T) {
 	if m, run, err := d.Mapped(4096, mib-4096); !m || run != mib-4096 || err != nil {
 		t.Errorf("%v, %d, %v", m, run, err)
 	}
-	if _, _, ok := d.Space(); ok {
+	if _, ok := d.Space(); ok {
 		t.Error("a device tells of its space")
 	}
 }

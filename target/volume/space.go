@@ -40,4 +40,7 @@ func (v *Volume) unknown(r dirtymap.Range) (end uint64) {
 
 // Provisioning tells how many bytes of this site's medium the LUN takes, and how many
 // more it could get, it or others. Not ok: it cannot be told.
-func (v *Volume) Provisioning() (used, available int64, ok bool) { return v.r.Space() }
+func (v *Volume) Provisioning() (used, available int64, ok bool) {
+	s, ok := v.r.Space()
+	return s.Used, s.Available, ok
+}

@@ -22,7 +22,7 @@ func (m *memory) Mapped(off, n int64) (mapped bool, run int64, err error) {
 	return mapped, run, err
 }
 
-func (m *memory) Space() (used, available int64, ok bool) { return 1, 2, true }
+func (m *memory) Space() (backing.Space, bool) { return backing.Space{Used: 1, Available: 2}, true }
 
 // mappedMap tells of every extent of the LUN whether it is mapped: all of it, a part.
 func mappedMap(t *testing.T, v *Volume) string {

@@ -104,5 +104,6 @@ type LUN struct {
 	ColdAfter  time.Duration // ownership of what is not written is given back then
 	ReadOnly   bool          // hosts cannot write
 	Removable  bool          // hosts can eject it
+	Space      Threshold     // hosts are told when less is available to the backing
 	ServeStale bool          // if the peer lost newer data with its replica, serve what is here
 }

@@ -137,6 +137,7 @@ func (e element) lun(c *Config) (l LUN, err error) {
 		{"block-size", func(v string) (err error) { l.BlockSize, err = ParseBlockSize(v); return }},
 		{"preferred", checkName},
 		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
+		{"space-threshold", func(v string) (err error) { l.Space, err = ParseThreshold(v); return }},
 		{"serve-stale", func(v string) (err error) { l.ServeStale, err = strconv.ParseBool(v); return }},
 		{"read-only", func(v string) (err error) { l.ReadOnly, err = strconv.ParseBool(v); return }},
 		{"removable", func(v string) (err error) { l.Removable, err = strconv.ParseBool(v); return }},
@@ -157,8 +158,10 @@ func (e element) defaults(c *Config) {
 		"map":         filepath.Join(c.DataDir, name+".map"),
 		"cold-after":  (30 * time.Second).String(),
 		"serve-stale": "false",
-		"read-only":   "false",
-		"removable":   "false",
+
+		"space-threshold": "10%",
+		"read-only":       "false",
+		"removable":       "false",
 	} {
 		if e[key] == "" {
 			e[key] = value

@@ -164,6 +164,7 @@ func (d *Daemon) run() {
 			d.fail(fmt.Errorf("link to %s: %w", d.config().Peer.Name, err))
 		}
 	})
+	d.tasks.Go(func() { d.watchSpace(ctx) })
 	for _, l := range d.sockets.iscsi {
 		d.tasks.Go(func() { d.serve(l.Listener) })
 	}

@@ -29,6 +29,7 @@ func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 			Serial:         config.FormatUUID(c.UUID),
 			Reservations:   reservations,
 			PreferredGroup: groupOf(cfg, c.Preferred),
+			Threshold:      l.threshold(),
 			ReadOnly:       c.ReadOnly,
 			Removable:      c.Removable,
 			BlockSize:      uint32(c.BlockSize),

@@ -32,6 +32,7 @@ type lun struct {
 	window    int64
 	log       *slog.Logger
 	vol       *volume.LUN
+	space     space
 	resized   func() // what to do when it has grown; set before start
 	device    *scsi.Device
 	ctx       context.Context
@@ -148,6 +149,13 @@ func (l *lun) enlarge(size int64) {
 	l.mu.cfg.Size = size
 	l.mu.Unlock()
 	l.spawn(l.grow)
+}
+
+// watch sets how much space the LUN should have at least.
+func (l *lun) watch(t config.Threshold) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.cfg.Space = t
 }
 
 // grow makes room for the LUN's size at this node, and tells the peer, until it is

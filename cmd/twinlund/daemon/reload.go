@@ -60,12 +60,13 @@ type plan struct {
 	open  []door // which listen, and are not served yet
 	leave []*lun
 	grow  map[*lun]int64 // to bytes
+	watch map[*lun]config.Threshold
 	come  []config.LUN
 }
 
 // compare finds out what the LUNs of the next configuration ask for.
 func (d *Daemon) compare(next *config.Config) (p plan, err error) {
-	p.grow = map[*lun]int64{}
+	p.grow, p.watch = map[*lun]int64{}, map[*lun]config.Threshold{}
 	p.come = slices.Clone(next.LUNs)
 	for _, l := range d.all() {
 		now := l.config()
@@ -77,10 +78,11 @@ func (d *Daemon) compare(next *config.Config) (p plan, err error) {
 		want := p.come[i]
 		p.come = slices.Delete(p.come, i, i+1)
 		same := want
-		same.Size = now.Size
+		same.Size, same.Space = now.Size, now.Space
+		p.watch[l] = want.Space
 		switch {
 		case same != now:
-			return p, fmt.Errorf("LUN %d (%s): only its size can change while twinlund runs; restart it, or take that back", now.Number, now.Name)
+			return p, fmt.Errorf("LUN %d (%s): only its size and its space-threshold can change while twinlund runs; restart it, or take that back", now.Number, now.Name)
 		case want.Size < now.Size:
 			return p, fmt.Errorf("LUN %d (%s): its size is %d bytes, and it is configured with %d: a LUN can grow, and does not shrink", now.Number, now.Name, now.Size, want.Size)
 		case want.Size > now.Size:
@@ -103,6 +105,10 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 	}
 	for _, l := range p.leave {
 		errs = append(errs, d.remove(l))
+	}
+	for l, t := range p.watch {
+		l.watch(t)
+		d.lookAtSpace(l)
 	}
 	for l, size := range p.grow {
 		l.enlarge(size)

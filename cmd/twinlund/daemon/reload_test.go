@@ -225,7 +225,7 @@ func TestReloadRefuses(t *testing.T) {
 		{"node, peer: cannot change", func(c *config.Config) { c.Node, c.Peer.Name = "c", "d" }},
 		{"iscsi.portal-group, or the groups of portals: cannot change", func(c *config.Config) { c.PortalGroup = 9 }},
 		{"does not shrink", sized(8 * mib)},
-		{"only its size can change", func(c *config.Config) { c.LUNs[0].Backing += "2" }},
+		{"only its size and its space-threshold can change", func(c *config.Config) { c.LUNs[0].Backing += "2" }},
 	} {
 		err := d.Reload(t.Context(), with(cfg, func(n *config.Config) {
 			c.change(n)

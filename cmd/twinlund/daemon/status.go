@@ -52,6 +52,7 @@ func (l *lun) status() status.LUN {
 		Serving: r.Serving, Why: r.Why, Dirty: r.Dirty, InFlight: r.InFlight, Waiting: r.Waiting,
 		Marks: r.Marks, MarkExtents: r.MarkExtents, Fetches: r.Fetches, FetchExtents: r.FetchExtents,
 		Copies: r.Copies, CopiedBytes: r.CopiedBlocks * dirtymap.BlockSize, Clears: r.Clears, Joins: r.Joins,
+		Space:  l.space.status(),
 		Alarms: r.Alarms, LastAlarm: r.LastAlarm,
 	}
 }

@@ -69,8 +69,19 @@ type LUN struct {
 	Clears       uint64 `json:"clears"`
 	Joins        uint64 `json:"joins"`
 
+	Space *Space `json:"space,omitempty"` // of its backing, if that can be told
+
 	Alarms    uint64 `json:"alarms"`
 	LastAlarm string `json:"lastAlarm,omitempty"`
+}
+
+// Space is the space of the file system in which a replica is, in bytes.
+type Space struct {
+	Used      int64 `json:"used"`      // by the replica
+	Available int64 `json:"available"` // to it, and to others
+	Size      int64 `json:"size"`
+	Threshold int64 `json:"threshold"` // less than this is low; 0: none
+	Low       bool  `json:"low"`       // until there is clearly more
 }
 
 // maxBytes bounds an answer: some hundred LUNs at a few hundred bytes each.
