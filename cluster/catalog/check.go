@@ -85,7 +85,7 @@ func (s *change) checkServing(l *LUN) error {
 		return fmt.Errorf("it is served by %q, and not all have a replica", l.Serving)
 	case len(l.Chain) == 0 || len(l.Chain) > MaxChain || len(l.Forks) > MaxForks || l.Chain[len(l.Chain)-1].Term != l.Term:
 		return errors.New("its chain of terms does not end with the present one")
-	case l.Term == 0 || l.Decided == 0 || l.Decided > s.core.Index || l.Revision > s.core.Index:
+	case l.Term == 0 || l.Decided == 0 || l.Decided > s.core.Decided || s.core.Decided > s.core.Index || l.Revision > s.core.Index:
 		return errors.New("its term was decided in the future, or never")
 	}
 	for i, e := range l.Chain {

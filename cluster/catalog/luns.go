@@ -278,6 +278,7 @@ func (b *AddLUN) apply(c *change) error {
 	if err := c.taken(&l); err != nil {
 		return err
 	}
+	c.core.Decided = c.index
 	c.putLUN(l)
 	c.note(LUNChanged{LUN: l.ID})
 	c.note(ServingChanged{l.ID})

@@ -13,6 +13,7 @@ var large = sync.OnceValue(func() *State {
 	r := cluster(infallible{})
 	c := &change{State: *r.s, index: r.index + 1}
 	c.core.Index++
+	c.core.Decided = 1
 	c.targets.set(iqn, Target{Name: iqn})
 	for i := range MaxLUNs {
 		l := lun(100+i, fmt.Sprint("lun", i), "a b")

@@ -178,6 +178,7 @@ func (c *change) leave(lun UUID, why string) {
 // serve begins a new term of a LUN, in which these nodes serve, by name.
 func (c *change) serve(l *LUN, term uint64, epoch UUID, nodes ...NodeID) {
 	l.Term, l.Serving, l.Decided = term, nodes, c.index
+	c.core.Decided = c.index
 	l.Chain = last(append(slices.Clone(l.Chain), Epoch{term, epoch}), MaxChain)
 	c.luns.set(l.ID.key(), *l)
 	c.note(ServingChanged{l.ID})

@@ -90,7 +90,7 @@ func TestServing(t *testing.T) {
 					t.Fatalf("%s: %s, want %s", strings.TrimSpace(text), got, want)
 				}
 				l, _ := r.s.LUN(id(20))
-				if l.Decided != r.index || len(l.Chain) != len(before.Chain)+1 || l.Revision != before.Revision {
+				if l.Decided != r.index || r.s.Decided() != r.index || len(l.Chain) != len(before.Chain)+1 || l.Revision != before.Revision {
 					t.Errorf("%s: decided at %d, not %d; chain %v", text, l.Decided, r.index, l.Chain)
 				}
 			}

@@ -23,7 +23,7 @@ func sealed(body string) string {
 func TestSnapshotForm(t *testing.T) {
 	const none = `{"kind":"catalog","value":{"format":1,"index":0,"cluster":{"id":"00000000-0000-0000-0000-000000000000","name":""},"version":1,` +
 		`"settings":{"heartbeat":"500ms","lease":"2s","preferred_delay":"1s","cold_after":"10s","copy_rate":0,"compress":true},` +
-		`"longest_lease":"2s","discovery":{},"events":0}}` + "\n"
+		`"longest_lease":"2s","discovery":{},"decided":0,"events":0}}` + "\n"
 	if got := string(bytesOf(t, New())); got != sealed(none) {
 		t.Errorf("got\n%swant\n%s", got, sealed(none))
 	}
@@ -58,7 +58,7 @@ func TestSnapshotRefuses(t *testing.T) {
 		{"serving twice", `"serving":["a","b"]`, `"serving":["a","a"]`, `served by ["a" "a"]`},
 		{"serving nobody", `"serving":["a","b"]`, `"serving":[]`, "it is served by []"},
 		{"term", `"term":1,"serving"`, `"term":2,"serving"`, "does not end with the present one"},
-		{"decided", `"decided":8`, `"decided":999`, "decided in the future"},
+		{"decided", `"decided":8,"join"`, `"decided":999,"join"`, "decided in the future"},
 		{"chain", `"chain":[`, `"chain":[{"term":1,"id":"00000001-0000-0000-0000-000000000001"},`, "does not ascend"},
 		{"same name", `"name":"other"`, `"name":"disk"`, "same name"},
 		{"mapping of nothing", `"number":5,"lun":"00000015`, `"number":5,"lun":"00000016`, "there is no LUN"},

@@ -47,7 +47,8 @@ type core struct {
 	Settings     Settings `json:"settings"`      // as they are now
 	LongestLease Duration `json:"longest_lease"` // that was ever in force
 	Discovery    CHAP     `json:"discovery"`
-	Events       uint64   `json:"events"` // how many there ever were
+	Decided      uint64   `json:"decided"` // index of the last command that changed who serves a LUN
+	Events       uint64   `json:"events"`  // how many there ever were
 }
 
 // New is a catalog with nothing in it; its first command is InitCluster.
@@ -57,6 +58,9 @@ func New() *State {
 
 // Index is that of the last command that was applied.
 func (s *State) Index() uint64 { return s.core.Index }
+
+// Decided is the index of the last command that changed who serves, for whichever LUN.
+func (s *State) Decided() uint64 { return s.core.Decided }
 
 // Stopped tells why this node cannot go on; nil: it can. See ErrCannotRead.
 func (s *State) Stopped() error { return s.stopped }
