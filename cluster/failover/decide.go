@@ -1,0 +1,126 @@
+package failover
+
+import "github.com/twinlun/twinlun/cluster/catalog"
+
+// settle begins to serve alone without a lease, when this node is the only one in the
+// set, all that it had promised is over, and nothing that it proposed can end the term
+// without its knowing.
+func (m *Machine) settle(l *lun) {
+	if m.covers(l) {
+		l.good = max(l.good, m.lease.asked)
+	}
+	if !l.alone() || l.free || l.offered || l.behind() || m.now < l.aloneFrom {
+		return
+	}
+	l.free = true
+	m.remember(l, Alone)
+}
+
+func (m *Machine) remember(l *lun, what What) {
+	l.memo = Memo{l.term, what}
+	m.do(Remember{l.id, l.memo})
+}
+
+// offer prepares to propose that both serve: first it must be on disk that this was
+// proposed. A node that has only prepared it goes back if the replicas part.
+func (m *Machine) offer(l *lun) {
+	switch {
+	case l.free && l.joined && !l.asking:
+		l.asking = true
+		m.remember(l, Offered)
+	case l.asking && !l.joined:
+		l.asking = false
+		m.remember(l, Alone)
+	}
+}
+
+// remembered goes on from offer: from now on this node needs a lease, as the other one
+// may serve, too.
+func (m *Machine) remembered(e Remembered) {
+	l := m.luns[e.LUN]
+	if l == nil || !l.asking || e.Memo != (Memo{l.term, Offered}) || l.memo != e.Memo {
+		return
+	}
+	l.asking, l.offered, l.again = false, true, 0
+	if m.cfg.mutation != offersFree {
+		l.free = false
+	}
+}
+
+// setRole tells how a LUN is served now, if that is new.
+func (m *Machine) setRole(l *lun) {
+	if r := m.roleOf(l); r != l.role {
+		l.role = r
+		m.do(SetRole{l.id, r})
+	}
+}
+
+func (m *Machine) roleOf(l *lun) Role {
+	switch {
+	case l.behind() && l.memo.What == Alone:
+		return Role{l.memo.Term, ByItself, Always}
+	case l.behind(), l.leaving:
+		return Role{Term: l.term}
+	case !l.mine:
+		if m.cfg.mutation == losesDeaf && l.role.Serve != None {
+			return l.role
+		}
+		return Role{Term: l.term}
+	case l.free:
+		return Role{l.term, ByItself, Always}
+	}
+	r := Role{l.term, Together, Hold}
+	if l.alone() {
+		r.Serve = ByItself
+	}
+	if m.covers(l) {
+		r.When = Leased
+	}
+	return r
+}
+
+// propose proposes what is due, all LUNs of a kind in one.
+func (m *Machine) propose() {
+	due := map[Kind][]catalog.Step{}
+	for _, l := range m.sorted() {
+		kind, wanted := m.wants(l)
+		if !wanted || m.now < l.again {
+			continue
+		}
+		l.again = m.now + Time(m.settings.Heartbeat)
+		step := catalog.Step{LUN: l.id, Term: l.term}
+		switch kind {
+		case TakeAlone:
+			l.taking = true
+		case JoinBoth:
+			step.Join = l.join
+		}
+		due[kind] = append(due[kind], step)
+	}
+	for _, kind := range []Kind{TakeAlone, JoinBoth, Leave} {
+		if len(due[kind]) > 0 {
+			m.do(Propose{kind, due[kind]})
+		}
+	}
+}
+
+// wants is what a node proposes about a LUN.
+func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
+	lost := m.now >= l.good+silence*Time(m.settings.Heartbeat)
+	switch {
+	case l.behind() || !l.mine:
+		return 0, false
+	case l.taking:
+		return TakeAlone, true // it cannot be taken back
+	case l.peers && l.leaving && !lost:
+		return Leave, true
+	case l.peers:
+		l.leaving = false
+		return TakeAlone, lost && (l.preferred || m.now >= l.good+silence*Time(m.settings.Heartbeat)+Time(m.settings.PreferredDelay))
+	case l.offered && l.joined && !lost:
+		return JoinBoth, true
+	case l.offered:
+		return TakeAlone, true // a new term, in which nothing is offered
+	}
+	return 0, false
+}

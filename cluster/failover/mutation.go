@@ -1,0 +1,17 @@
+package failover
+
+// mutation is a fault that tests put into the machine, to see that they find it.
+type mutation uint8
+
+const (
+	_            mutation = iota
+	fromAnswer            // a lease counts from when its answer came
+	grantsOn              // after its own proposal a node goes on answering, and does not count that
+	grantsBlind           // answers do not say what was decided
+	grantsAhead           // answers say that everything was applied
+	grantsUnread          // nobody looks at what the sender of an answer had applied
+	forgets               // a restarted node does not wait for what it may have granted
+	noWait                // a node that takes over does not wait for the leases it granted
+	offersFree            // a node that has proposed that both serve goes on without a lease
+	losesDeaf             // a node that is not in the set any more goes on
+)
