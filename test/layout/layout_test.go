@@ -60,6 +60,9 @@ var top = []string{"cmd", "test", "task/simtask"}
 var outside = map[string][]string{
 	"github.com/gostor/gotgt":           {"target/scsi"},
 	"github.com/klauspost/compress":     {"dirtymap/mapfile", "replication/wire"},
+	"github.com/hashicorp/go-hclog":     {"cluster"}, // raft's, for its log
+	"github.com/hashicorp/raft":         {"cluster"}, // consensus between nodes and witness
+	"go.etcd.io/bbolt":                  {"cluster"}, // the raft log's file
 	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication", "replication/emulator", "target/backing", "target/iscsi", "cmd"},
 	"github.com/spf13/cobra":            {"cmd"},
 	"github.com/spf13/pflag":            {"cmd"},

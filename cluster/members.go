@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/twinlun/twinlun/cluster/identity"
+)
+
+// Member is a node of the group.
+type Member struct {
+	Node  string
+	Voter bool // else it hears everything, and has no vote
+}
+
+// Members are those of the last configuration in this node's log.
+func (n *Node) Members() ([]Member, error) {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("members of the cluster: %w", err)
+	}
+	var all []Member
+	for _, s := range f.Configuration().Servers {
+		all = append(all, Member{string(s.ID), s.Suffrage == raft.Voter})
+	}
+	return all, nil
+}
+
+// What is done to a member.
+const (
+	memberVoter    = 1 // add it, or give it a vote
+	memberNonvoter = 2 // add it without a vote, or take its vote
+	memberRemove   = 3
+)
+
+// SetMember adds a node, or changes whether it has a vote. It returns when a majority,
+// the new one, has agreed. It may be done again.
+func (n *Node) SetMember(ctx context.Context, m Member) error {
+	op := byte(memberNonvoter)
+	if m.Voter {
+		op = memberVoter
+	}
+	return n.askMember(ctx, op, m.Node)
+}
+
+// RemoveMember takes a node out of the group. It may be done again.
+func (n *Node) RemoveMember(ctx context.Context, node string) error {
+	return n.askMember(ctx, memberRemove, node)
+}
+
+func (n *Node) askMember(ctx context.Context, op byte, node string) error {
+	if err := identity.CheckNode(node); err != nil {
+		return fmt.Errorf("members of the cluster: %w", err)
+	}
+	body := append([]byte{op}, node...)
+	_, err := n.atLeader(ctx, askMember, body, func() (uint64, error) { return 0, n.changeMember(body) }, nil)
+	if err != nil {
+		return fmt.Errorf("members of the cluster: %w", err)
+	}
+	return nil
+}
+
+// changeMember changes one member, if this node leads, and no other at the same time:
+// each change starts from the configuration that the one before has left. A body is
+// what is done, u8, and the node's name.
+func (n *Node) changeMember(body []byte) error {
+	if len(body) < 2 {
+		return errors.New("a change of the members without a node")
+	}
+	op, node := body[0], string(body[1:])
+	if err := identity.CheckNode(node); err != nil {
+		return err
+	}
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return leading(err)
+	}
+	return leading(n.change(op, node, f.Configuration(), f.Index()))
+}
+
+func (n *Node) change(op byte, node string, now raft.Configuration, at uint64) error {
+	id, address := raft.ServerID(node), raft.ServerAddress(node)
+	i := slices.IndexFunc(now.Servers, func(s raft.Server) bool { return s.ID == id })
+	switch {
+	case op == memberVoter:
+		return n.raft.AddVoter(id, address, at, requestTime).Error()
+	case op == memberNonvoter && i >= 0 && now.Servers[i].Suffrage == raft.Voter:
+		return n.raft.DemoteVoter(id, at, requestTime).Error()
+	case op == memberNonvoter:
+		return n.raft.AddNonvoter(id, address, at, requestTime).Error()
+	case op == memberRemove && i < 0:
+		return nil
+	case op == memberRemove:
+		return n.raft.RemoveServer(id, at, requestTime).Error()
+	}
+	return fmt.Errorf("a change of the members of kind %d", op)
+}
