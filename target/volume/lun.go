@@ -71,25 +71,30 @@ func (l *LUN) ReadAt(ctx context.Context, p []byte, off int64) error {
 	}
 }
 
-// WriteAt writes. What was written, and interrupted by the end of a replica, is written
-// again: nobody has been told yet that it was.
+// WriteAt writes.
 func (l *LUN) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	return l.store(ctx, access{kind: write, p: p, off: off, n: int64(len(p))}, fua)
+}
+
+// store does a write. When the end of a replica interrupts it, what has been written is
+// not written again: it may have been read, and overwritten by others, meanwhile.
+func (l *LUN) store(ctx context.Context, a access, fua bool) (err error) {
+	parts := []access{a}
 	for {
 		v := l.Volume()
-		if err := v.WriteAt(ctx, p, off, fua); !l.again(ctx, v, &err) {
-			return err
+		if parts, err = v.doParts(ctx, parts); !l.again(ctx, v, &err) {
+			break
 		}
 	}
+	if err != nil || !fua {
+		return err
+	}
+	return l.Sync(ctx)
 }
 
 // Zero zeroes.
 func (l *LUN) Zero(ctx context.Context, off, n int64, fua bool) error {
-	for {
-		v := l.Volume()
-		if err := v.Zero(ctx, off, n, fua); !l.again(ctx, v, &err) {
-			return err
-		}
-	}
+	return l.store(ctx, access{kind: zero, off: off, n: n}, fua)
 }
 
 // Update updates. What has been done is not done again: the next replica would compare

@@ -88,3 +88,46 @@ func TestLUNEnds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A write of which a part was done before the replica was closed does only the rest on
+// the next one: what was written over the part meanwhile stays.
+func TestLUNWritesOnce(t *testing.T) {
+	for name, command := range map[string]func(ctx context.Context, l *LUN) error{
+		"write": func(ctx context.Context, l *LUN) error {
+			return l.WriteAt(ctx, bytes.Repeat([]byte{1}, 192<<10), 0, true)
+		},
+		"zero": func(ctx context.Context, l *LUN) error { return l.Zero(ctx, 0, 192<<10, true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, ctx := newPair(t), limited(t)
+			a, b, next := p.sides[0], p.sides[1], newPair(t).sides[0]
+			must(t, a.vol.WriteAt(ctx, bytes.Repeat([]byte{5}, 192<<10), 0, false))
+			must(t, b.vol.WriteAt(ctx, pattern(4096, 1), 64<<10, false))
+			b.store.mu.Lock() // b cannot read what a asks for
+			l := NewLUN(a.vol)
+			done := make(chan error)
+			go func() { done <- command(ctx, l) }()
+			until(ctx, t, "it waits for one extent", func() bool {
+				a.store.mu.Lock()
+				defer a.store.mu.Unlock()
+				return a.store.data[0] != 5 && a.store.data[192<<10-1] != 5 && a.rep.Status().Waiting == 1
+			})
+			a.closeReplica(t)
+			b.store.mu.Unlock()
+			later := bytes.Repeat([]byte{9}, 192<<10)
+			must(t, next.vol.WriteAt(ctx, later, 0, false))
+			l.Replace(next.vol)
+			must(t, <-done)
+			got := make([]byte, 192<<10)
+			must(t, next.vol.ReadAt(ctx, got, 0))
+			want := bytes.Clone(later)
+			clear(want[64<<10 : 128<<10])
+			if name == "write" {
+				copy(want[64<<10:], bytes.Repeat([]byte{1}, 64<<10))
+			}
+			if !bytes.Equal(got, want) {
+				t.Error("what was written meanwhile was overwritten, or the rest was not done")
+			}
+		})
+	}
+}

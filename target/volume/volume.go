@@ -109,26 +109,38 @@ func (a access) cut(from, to int64) access {
 }
 
 func (v *Volume) do(ctx context.Context, a access) error {
-	if a.off < 0 || a.n < 0 || a.n > v.geo.Size-a.off {
-		return fmt.Errorf("%v %d bytes at offset %d: the LUN has %d", a.kind, a.n, a.off, v.geo.Size)
-	}
-	for off := a.off; off < a.end(); {
-		end := min(off-off%window+window, a.end())
-		if err := v.doWindow(ctx, a.cut(off, end)); err != nil {
-			return fmt.Errorf("%v %d bytes at offset %d: %w", a.kind, a.n, a.off, err)
+	_, err := v.doParts(ctx, []access{a})
+	return err
+}
+
+// doParts does parts of a command. With an error it returns those that were surely not
+// begun, if the error is that the replica was closed.
+func (v *Volume) doParts(ctx context.Context, parts []access) (left []access, err error) {
+	for i, a := range parts {
+		if a.off < 0 || a.n < 0 || a.n > v.geo.Size-a.off {
+			return nil, fmt.Errorf("%v %d bytes at offset %d: the LUN has %d", a.kind, a.n, a.off, v.geo.Size)
 		}
-		off = end
+		for off := a.off; off < a.end(); {
+			end := min(off-off%window+window, a.end())
+			if left, err = v.doWindow(ctx, a.cut(off, end)); err != nil {
+				if end < a.end() {
+					left = append(left, a.cut(end, a.end()))
+				}
+				return append(left, parts[i+1:]...), fmt.Errorf("%v %d bytes at offset %d: %w", a.kind, a.n, a.off, err)
+			}
+			off = end
+		}
 	}
-	return nil
+	return nil, nil
 }
 
 // doWindow does what is allowed at once, and waits for the rest.
-func (v *Volume) doWindow(ctx context.Context, a access) error {
+func (v *Volume) doWindow(ctx context.Context, a access) (left []access, err error) {
 	refused, err := v.doAllowed(a)
 	if err == nil && len(refused) > 0 {
-		err = v.doRefused(ctx, a, refused)
+		left, err = v.doRefused(ctx, a, refused)
 	}
-	return err
+	return left, err
 }
 
 // doAllowed does a's part in the extents that the map allows it, run by run, and

@@ -3,6 +3,7 @@ package volume
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/twinlun/twinlun/dirtymap"
@@ -11,26 +12,42 @@ import (
 )
 
 // doRefused waits for the extents that were refused, and does a's part in each as
-// they come.
-func (v *Volume) doRefused(ctx context.Context, a access, refused []dirtymap.Range) error {
+// they come. When no more will come, it returns a's parts in the others.
+func (v *Volume) doRefused(ctx context.Context, a access, refused []dirtymap.Range) (left []access, err error) {
 	q := v.r.NewRequest()
 	defer q.Cancel()
-	left := 0
+	missing := map[uint64]struct{}{}
 	for _, run := range refused {
-		left += int(run.Count)
+		for ext := run.First; ext < run.End(); ext++ {
+			missing[ext] = struct{}{}
+		}
 		q.Want(run, a.kind != read)
 	}
-	for left > 0 {
+	for len(missing) > 0 {
 		admits, err := q.Next(ctx)
 		if err != nil {
-			return err
+			return v.partsIn(a, missing), err
 		}
-		left -= len(admits)
+		for _, adm := range admits {
+			delete(missing, adm.Extent)
+		}
 		if err := v.doAdmitted(a, admits); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// partsIn are a's parts in some extents, neighbours together.
+func (v *Volume) partsIn(a access, extents map[uint64]struct{}) (parts []access) {
+	var runs []dirtymap.Range
+	for _, ext := range slices.Sorted(maps.Keys(extents)) {
+		runs = add(runs, ext)
+	}
+	for _, run := range runs {
+		parts = append(parts, a.cut(v.geo.Offset(run.First), v.geo.Offset(run.End())))
+	}
+	return parts
 }
 
 // doAdmitted does a's part in extents that were admitted, neighbours together. It
