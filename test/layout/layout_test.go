@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"task":     0,
 
 	"target/reservation": 0,
+	"target/keep":        0,
 
 	"dirtymap/mapfile":     1,
 	"replication/wire":     1,

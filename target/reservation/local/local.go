@@ -1,10 +1,9 @@
 // Package local keeps the persistent reservations of one logical unit for one
 // target alone: in memory and, while initiators ask for that (APTPL), in a file.
 //
-// The file is as package reservation draws it, and is replaced as a whole: written
-// beside itself, flushed, renamed, and the folder flushed. It is there if and only
-// if the reservations are to survive a loss of power; a command that changes them
-// is answered after that is so. The end of the process counts as a loss of power.
+// The file is as package reservation draws it, and is replaced as a whole. It is there
+// if and only if the reservations are to survive a loss of power; a command that changes
+// them is answered after that is so. The end of the process counts as a loss of power.
 package local
 
 import (
@@ -12,13 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
+	"github.com/twinlun/twinlun/target/keep"
 	"github.com/twinlun/twinlun/target/reservation"
 )
 
@@ -47,11 +44,7 @@ func Memory() *Reservations {
 func Open(path string, unit [16]byte) (*Reservations, error) {
 	r := Memory()
 	r.path, r.unit = path, unit
-	// What a crash left between writing and renaming was never in force.
-	if err := os.Remove(r.beside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("clear up the file of persistent reservations: %w", err)
-	}
-	p, err := read(path)
+	p, err := keep.Read(path, reservation.MaxEncoded)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
@@ -66,18 +59,6 @@ func Open(path string, unit [16]byte) (*Reservations, error) {
 	r.file = p
 	return r, nil
 }
-
-// read reads a file of bounded size.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, reservation.MaxEncoded+1))
-}
-
-func (r *Reservations) beside() string { return r.path + ".new" }
 
 // Load gives the state; it is never nil, and not to be changed.
 func (r *Reservations) Load() *reservation.State { return r.state.Load() }
@@ -135,36 +116,7 @@ func (r *Reservations) keepLocked(s *reservation.State) error {
 
 func (r *Reservations) replace(p []byte) error {
 	if p == nil {
-		if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return flushFolder(r.path)
+		return keep.Remove(r.path)
 	}
-	if err := writeFlushed(r.beside(), p); err != nil {
-		return errors.Join(err, os.Remove(r.beside()))
-	}
-	if err := os.Rename(r.beside(), r.path); err != nil {
-		return err
-	}
-	return flushFolder(r.path)
-}
-
-func writeFlushed(path string, p []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(p)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func flushFolder(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return keep.Replace(r.path, p)
 }
