@@ -257,7 +257,8 @@ func (u *unit) reset() {
 	u.settings.Lock()
 	defer u.settings.Unlock()
 	for i, f := range modeFields() {
-		u.changeLocked(i, u.modePage(f.page).Data[f.at]&f.bit != 0)
+		page, _, _ := u.modePage([]byte{f.page})
+		u.changeLocked(i, page.data[f.at]&f.bit != 0)
 	}
 }
 
