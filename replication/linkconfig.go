@@ -47,6 +47,8 @@ type LinkConfig struct {
 	MaxQueue int64 // 0: 256 MiB
 
 	Log *slog.Logger // nil: slog.Default()
+
+	features uint32 // the wire.Feature… bits that this node has; 0: all, but for tests of older ones
 }
 
 // linkStreamDead: a connection whose other streams are alive waits so much longer
@@ -84,6 +86,7 @@ func (c LinkConfig) complete() (LinkConfig, error) {
 	setDefault(&c.BackoffMin, 50*time.Millisecond)
 	setDefault(&c.BackoffMax, 2*time.Second)
 	setDefault(&c.MaxQueue, 256<<20)
+	setDefault(&c.features, wire.FeatureCompression|wire.FeatureTell)
 	setDefault(&c.Log, slog.Default())
 	return c, c.check()
 }
@@ -136,7 +139,7 @@ func (c *LinkConfig) hello(stream int, connection [16]byte, streams int) *wire.H
 	return &wire.Hello{
 		MinVersion: wire.MinVersion,
 		MaxVersion: wire.MaxVersion,
-		Features:   wire.FeatureCompression | wire.FeatureTell,
+		Features:   c.features,
 		Token:      c.Token,
 		Connection: connection,
 		NodeID:     c.NodeID,

@@ -34,7 +34,7 @@ type linkConn struct {
 func newLinkConn(l *Link, calls []*linkCall) *linkConn {
 	c := &linkConn{link: l, peer: calls[0].theirs.Node, started: time.Now()}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.features = calls[0].theirs.Features & l.cfg.hello(0, [16]byte{}, 0).Features
+	c.features = calls[0].theirs.Features & l.cfg.features
 	c.compress = l.cfg.Compress && c.features&wire.FeatureCompression != 0
 	for i, call := range calls {
 		c.streams = append(c.streams, newStream(c, i, call))

@@ -56,7 +56,7 @@ type tellers struct {
 	links    [2]*Link
 }
 
-func newTellers(t *testing.T) *tellers {
+func newTellers(t *testing.T, change ...func(node int, link *LinkConfig)) *tellers {
 	p := &tellers{}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,6 +74,9 @@ func newTellers(t *testing.T) *tellers {
 			t.Fatal(err)
 		}
 		link := LinkConfig{Self: name, Peer: string("ba"[i]), Token: [16]byte{1}, Log: cfg.Log, BackoffMin: time.Millisecond}
+		for _, f := range change {
+			f(i, &link)
+		}
 		if LinkDials(link.Self, link.Peer) {
 			link.Address = ln.Addr().String()
 		} else {
@@ -215,6 +218,26 @@ func TestCloseWhileHearing(t *testing.T) {
 	}
 	if err := linkAwait(t, twin.gone, "the end of listening"); !errors.Is(err, ErrReplicaClosed) || s.ctx.Err() != nil {
 		t.Errorf("%v, connection %v", err, s.ctx.Err())
+	}
+}
+
+// A peer of an older version would take what it does not know for a damaged stream: it is
+// not told, and the link goes on.
+func TestTellToAnOlderPeer(t *testing.T) {
+	for older := range 2 {
+		p := newTellers(t, func(node int, link *LinkConfig) {
+			if node == older {
+				link.features = wire.FeatureCompression
+			}
+		})
+		for i, r := range p.replicas {
+			if _, err := r.Tell(t.Context(), 1, nil); !errors.Is(err, ErrNotTold) {
+				t.Errorf("node %d is older, node %d tells: %v", older, i, err)
+			}
+			if s := p.links[i].Stats(); s.Sent[wire.KindTell].Frames > 0 || s.Connections != 1 {
+				t.Errorf("node %d: %+v", i, s)
+			}
+		}
 	}
 }
 

@@ -109,11 +109,13 @@ type nexus struct {
 	port  *port
 	close sync.Once
 
-	tasks sam.Tasks // of the transport; nil: it has none to give. Set by UseTasks
+	// tasks are the transport's; nil: it has none to give, or has just logged in and has
+	// no commands. Others may end those from the moment that the nexus is there.
+	tasks atomic.Pointer[sam.Tasks]
 }
 
 // UseTasks implements sam.TaskUser.
-func (n *nexus) UseTasks(t sam.Tasks) { n.tasks = t }
+func (n *nexus) UseTasks(t sam.Tasks) { n.tasks.Store(&t) }
 
 // TAS implements sam.TaskUser.
 func (n *nexus) TAS(lun [8]byte) bool {
@@ -124,12 +126,13 @@ func (n *nexus) TAS(lun [8]byte) bool {
 // abort ends the nexus's commands on a unit, but not the one on whose behalf, and
 // returns how many got no answer.
 func (n *nexus) abort(u *unit, by *sam.Command) (silent int) {
-	if n.tasks == nil {
+	tasks := n.tasks.Load()
+	if tasks == nil {
 		return 0
 	}
 	for number, v := range *n.port.views.Load() {
 		if v.unit == u {
-			silent += n.tasks.Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
+			silent += (*tasks).Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
 		}
 	}
 	return silent
