@@ -20,6 +20,8 @@ var (
 	ErrTokenExpired = errors.New("this token has expired; make a new one with twinlun token create")
 	// ErrNodeTaken: the name belongs to another node, or to one that was removed.
 	ErrNodeTaken = errors.New("the cluster has, or had, another node of this name; choose another name")
+	// ErrNodeTooOld: its program does not know all commands that the cluster uses.
+	ErrNodeTooOld = errors.New("the program of this node is older than the cluster's; upgrade it")
 )
 
 // Admission is the cluster's list of tokens and nodes.
@@ -114,7 +116,7 @@ func outside(err error) string {
 	if bad := new(badRequest); errors.As(err, &bad) {
 		return bad.Error()
 	}
-	for _, open := range []error{ErrTokenUnknown, ErrTokenUsed, ErrTokenExpired, ErrNodeTaken, errNotHere} {
+	for _, open := range []error{ErrTokenUnknown, ErrTokenUsed, ErrTokenExpired, ErrNodeTaken, ErrNodeTooOld, errNotHere} {
 		if errors.Is(err, open) {
 			return open.Error()
 		}

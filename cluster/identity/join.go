@@ -19,17 +19,34 @@ const maxRequest = 2 << 10
 // JoinRequest is what a new node asks, on a connection whose other end has proven to
 // be of the token's cluster.
 type JoinRequest struct {
-	Version int    `json:"version"` // 1
-	Node    string `json:"node"`    // the name that it wants to have
-	// Address is where the others reach it, host:port.
-	Address string `json:"address"`
-	// Witness: it has no replicas, and so need not issue certificates.
-	Witness bool   `json:"witness"`
-	Secret  []byte `json:"secret"` // the token's
+	Version int `json:"version"` // 1
+	Newcomer
+	Secret []byte `json:"secret"` // the token's
 	// CSR has the node's key, and is signed with it (RFC 2986). Its names do not count.
 	CSR []byte `json:"csr"`
 
 	parsed *x509.CertificateRequest // CSR, checked
+}
+
+// Newcomer is what a new node says of itself.
+type Newcomer struct {
+	Node      string   `json:"node"`      // the name that it wants to have
+	Site      string   `json:"site"`      // where it stands
+	Addresses []string `json:"addresses"` // where the others reach it, host:port
+	// Witness: it has no replicas, and so need not issue certificates.
+	Witness bool `json:"witness"`
+	// Commands is the newest version of the catalog's commands that its program knows.
+	Commands int `json:"commands"`
+}
+
+func (n *Newcomer) check() error {
+	if err := CheckNode(n.Node); err != nil {
+		return err
+	}
+	if n.Site == "" || len(n.Site) > MaxNode {
+		return fmt.Errorf("the name of a site has 1 to %d characters, not %d", MaxNode, len(n.Site))
+	}
+	return checkAddresses(n.Addresses)
 }
 
 const joinVersion = 1
@@ -67,7 +84,7 @@ func (r *JoinRequest) check() (err error) {
 	case len(r.CSR) > maxRequest:
 		return fmt.Errorf("certificate request of %d bytes, at most %d are taken", len(r.CSR), maxRequest)
 	}
-	if err := errors.Join(CheckNode(r.Node), checkAddress(r.Address)); err != nil {
+	if err := r.Newcomer.check(); err != nil {
 		return err
 	}
 	if r.parsed, err = x509.ParseCertificateRequest(r.CSR); err != nil {
@@ -102,15 +119,15 @@ type Applicant struct {
 // Apply prepares to join a cluster. The node's key is made, and kept in the folder,
 // before the token is used: an applicant that is interrupted, or never gets its
 // answer, may ask again with the same key, and only with that.
-func Apply(dir, node, address string, witness bool, token *Token) (*Applicant, error) {
-	a, err := apply(dir, node, address, witness, token)
+func Apply(dir string, self Newcomer, token *Token) (*Applicant, error) {
+	a, err := apply(dir, self, token)
 	if err != nil {
 		return nil, fmt.Errorf("join the cluster %v: %w", token.Cluster, err)
 	}
 	return a, nil
 }
 
-func apply(dir, node, address string, witness bool, token *Token) (*Applicant, error) {
+func apply(dir string, self Newcomer, token *Token) (*Applicant, error) {
 	if err := vacant(dir); err != nil {
 		return nil, err
 	}
@@ -118,14 +135,11 @@ func apply(dir, node, address string, witness bool, token *Token) (*Applicant, e
 	if err != nil {
 		return nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: node}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: self.Node}}, key)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
-	r := &JoinRequest{
-		Version: joinVersion, Node: node, Address: address, Witness: witness,
-		Secret: token.Secret[:], CSR: csr,
-	}
+	r := &JoinRequest{Version: joinVersion, Newcomer: self, Secret: token.Secret[:], CSR: csr}
 	return &Applicant{dir, token, r}, r.check()
 }
 

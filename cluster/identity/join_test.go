@@ -22,6 +22,10 @@ import (
 	"time"
 )
 
+func newcomer(node string, witness bool) Newcomer {
+	return Newcomer{Node: node, Site: "north", Addresses: []string{"192.0.2.2:7480"}, Witness: witness, Commands: 1}
+}
+
 func summed(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(bytes.Clone(b), crc32.Checksum(b, castagnoli))
 }
@@ -100,7 +104,7 @@ func (j *joinTest) token() *Token {
 
 func (j *joinTest) apply(dir, node string, witness bool, token *Token) *Applicant {
 	j.t.Helper()
-	a, err := Apply(dir, node, "192.0.2.2:7480", witness, token)
+	a, err := Apply(dir, newcomer(node, witness), token)
 	if err != nil {
 		j.t.Fatal(err)
 	}
@@ -159,7 +163,7 @@ func TestTokenIsUsedOnce(t *testing.T) {
 	if _, err := j.ask(j.apply(dir, "b", false, token)); err != nil {
 		t.Error(err)
 	}
-	if _, err := Apply(dir, "b", "192.0.2.2:7480", false, token); !errors.Is(err, ErrExists) {
+	if _, err := Apply(dir, newcomer("b", false), token); !errors.Is(err, ErrExists) {
 		t.Errorf("a node that has joined applies: %v", err)
 	}
 }
@@ -210,7 +214,7 @@ func TestJoinRefusals(t *testing.T) {
 // request is a good one, with one thing changed.
 func request(t testing.TB, change func(r *JoinRequest)) []byte {
 	t.Helper()
-	a, err := Apply(t.TempDir(), "b", "192.0.2.2:7480", false, testToken())
+	a, err := Apply(t.TempDir(), newcomer("b", false), testToken())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +241,9 @@ func TestParseJoinRequestRefuses(t *testing.T) {
 		"long":              append(request(t, func(*JoinRequest) {}), make([]byte, MaxJoinMessage)...),
 		"no name":           request(t, func(r *JoinRequest) { r.Node = "" }),
 		"bad name":          request(t, func(r *JoinRequest) { r.Node = "a.b" }),
-		"no address":        request(t, func(r *JoinRequest) { r.Address = "" }),
+		"no site":           request(t, func(r *JoinRequest) { r.Site = "" }),
+		"bad address":       request(t, func(r *JoinRequest) { r.Addresses[0] = "192.0.2.2" }),
+		"no address":        request(t, func(r *JoinRequest) { r.Addresses = nil }),
 		"short secret":      request(t, func(r *JoinRequest) { r.Secret = r.Secret[1:] }),
 		"no key":            request(t, func(r *JoinRequest) { r.CSR = nil }),
 		"long key":          request(t, func(r *JoinRequest) { r.CSR = make([]byte, maxRequest+1) }),
@@ -325,7 +331,7 @@ func FuzzAccept(f *testing.F) {
 	f.Add([]byte(`{"version":1,"refused":"no"}`))
 	f.Add([]byte(`{"version":1,"certificate":"MAA=","authorities":["MAA="]}`))
 	dir := f.TempDir()
-	a, err := Apply(dir, "b", "192.0.2.2:7480", false, testToken())
+	a, err := Apply(dir, newcomer("b", false), testToken())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -21,10 +21,10 @@ import (
 const (
 	// MaxTokenLife: what lies around for longer is found by somebody else.
 	MaxTokenLife = 7 * 24 * time.Hour
-	// MaxTokenAddresses are enough for two sites with two addresses each, and as many
-	// again.
-	MaxTokenAddresses = 8
-	maxTokenAddress   = 255 // the longest DNS name, with a port
+	// MaxAddresses, in a token and of a node, are enough for two sites with two each, and
+	// as many again.
+	MaxAddresses = 8
+	maxAddress   = 255 // a long DNS name, with a port
 	// MaxTokenText is how much text ParseToken takes, in bytes: longer than any token,
 	// with a line break after each few characters.
 	MaxTokenText = 8 << 10
@@ -102,10 +102,14 @@ func (ca *CA) NewToken(addresses []string, now time.Time, life time.Duration) (*
 }
 
 func (t *Token) check() error {
-	if len(t.Addresses) == 0 || len(t.Addresses) > MaxTokenAddresses {
-		return fmt.Errorf("it has %d addresses of the cluster, and must have 1 to %d", len(t.Addresses), MaxTokenAddresses)
+	return checkAddresses(t.Addresses)
+}
+
+func checkAddresses(list []string) error {
+	if len(list) == 0 || len(list) > MaxAddresses {
+		return fmt.Errorf("%d addresses: there must be 1 to %d", len(list), MaxAddresses)
 	}
-	for _, a := range t.Addresses {
+	for _, a := range list {
 		if err := checkAddress(a); err != nil {
 			return err
 		}
@@ -116,7 +120,7 @@ func (t *Token) check() error {
 // checkAddress takes host:port, in characters that can be printed.
 func checkAddress(a string) error {
 	host, port, err := net.SplitHostPort(a)
-	if err != nil || host == "" || len(a) > maxTokenAddress {
+	if err != nil || host == "" || len(a) > maxAddress {
 		return fmt.Errorf("the address %.300q: it must be host:port, or [IPv6 address]:port", a)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -197,7 +201,7 @@ func decodeToken(b []byte) (*Token, error) {
 	}
 	for rest := b[tokenHead:]; len(rest) > 0; {
 		n := int(rest[0])
-		if n > len(rest)-1 || len(t.Addresses) == MaxTokenAddresses {
+		if n > len(rest)-1 || len(t.Addresses) == MaxAddresses {
 			return nil, errors.New("its addresses do not end where it ends")
 		}
 		t.Addresses = append(t.Addresses, string(rest[1:1+n]))

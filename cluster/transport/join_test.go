@@ -54,7 +54,7 @@ func joinWorld(t *testing.T, limits Limits) (*world, *Port, *identity.Token) {
 
 func apply(t *testing.T, node string, token *identity.Token) *identity.Applicant {
 	t.Helper()
-	a, err := identity.Apply(t.TempDir(), node, "127.0.0.1:7480", false, token)
+	a, err := identity.Apply(t.TempDir(), identity.Newcomer{Node: node, Site: "north", Addresses: []string{"127.0.0.1:7480"}}, token)
 	if err != nil {
 		t.Fatal(err)
 	}
