@@ -371,8 +371,16 @@ func TestAskCertificate(t *testing.T) {
 	w := newWorld(t, nil, "a", "b")
 	w.startAll("a", "b")
 	w.propose("b", "x") // b has heard of a
-	if _, err := w.nodes["b"].AskCertificate(w.ctx()); err == nil || !strings.Contains(err.Error(), "does not issue") {
-		t.Errorf("nobody issues: %v", err)
+	der, err := w.nodes["b"].AskCertificate(w.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := w.nodes["b"].id
+	if err := b.Replace(der, time.Now()); err != nil || b.Check(time.Now().Add(24*time.Hour)) != nil {
+		t.Errorf("b's new certificate: %v", err)
+	}
+	if _, err := w.nodes["a"].AskCertificate(w.ctx()); err == nil || !strings.Contains(err.Error(), "does not issue") {
+		t.Errorf("nobody else issues: %v", err)
 	}
 }
 

@@ -77,13 +77,18 @@ type member struct {
 
 func newWorld(t *testing.T, change func(cfg *Config), names ...string) *world {
 	t.Helper()
-	ca, err := identity.NewCA(identity.NewClusterID(), time.Now())
+	first, err := identity.Found(t.TempDir(), names[0], time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ca: ca, change: change, nodes: map[string]*member{}, lines: map[[2]string]*emulator.Line{}}
-	for _, name := range names {
-		w.add(name)
+	w := &world{t: t, ca: first.Authority(), change: change, nodes: map[string]*member{}, lines: map[[2]string]*emulator.Line{}}
+	w.add(first)
+	for _, name := range names[1:] {
+		id, err := w.ca.NewNode(name, time.Now(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.add(id)
 	}
 	for _, from := range names {
 		for _, to := range names {
@@ -96,12 +101,8 @@ func newWorld(t *testing.T, change func(cfg *Config), names ...string) *world {
 }
 
 // add makes a node's port.
-func (w *world) add(name string) {
-	w.t.Helper()
-	id, err := w.ca.NewNode(name, time.Now(), time.Hour)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+func (w *world) add(id *identity.Node) {
+	name := id.Name()
 	m := &member{w: w, id: id, dir: w.t.TempDir()}
 	m.port = transport.New(transport.Config{
 		Node:    id,

@@ -217,7 +217,7 @@ type Stats struct {
 	LastIndex   uint64    // of the log
 	Committed   uint64    // as far as this node knows
 	Applied     uint64    // here
-	LastContact time.Time // with the leader; zero: this node leads, or never heard of one
+	LastContact time.Time // with a leader, other than this node itself
 }
 
 // Stats may be called at any time.
