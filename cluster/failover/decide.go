@@ -38,6 +38,9 @@ func (m *Machine) offer(l *lun) {
 // may serve, too.
 func (m *Machine) remembered(e Remembered) {
 	l := m.luns[e.LUN]
+	if l != nil {
+		l.durable = max(l.durable, e.Memo.Term)
+	}
 	if l == nil || !l.asking || e.Memo != (Memo{l.term, Offered}) || l.memo != e.Memo {
 		return
 	}

@@ -19,7 +19,7 @@ type Request struct {
 // together before Lease, made longer for the drift of clocks, has passed.
 type Grant struct {
 	Life, Seq uint64 // of the request
-	Applied   uint64 // up to where the sender has applied the catalog's log
+	Applied   uint64 // up to where the sender has applied the catalog's log, for good
 	Decided   uint64 // catalog.State.Decided there
 	Lease     catalog.Duration
 }
@@ -35,6 +35,7 @@ type What uint8
 
 // What a node can have done in a term.
 const (
+	// Nothing: it knows of the term.
 	Nothing What = iota
 	// Alone: it serves alone in this term, after everything it had to wait for, and has
 	// proposed nothing that could end the term. It may go on at once after a restart.

@@ -13,33 +13,47 @@ func (m *Machine) ask() {
 	m.do(Ask{Request{m.cfg.Life, m.seq}})
 }
 
-// asked answers a request, unless this node wants to serve alone something that both
-// serve: then it waits for its last answer to run out, and gives no further one.
+// asked answers a request, if this node may.
 func (m *Machine) asked(r Request) {
-	if m.applied == 0 || m.taking() && m.cfg.mutation != grantsOn {
+	withheld := m.withheld()
+	if m.applied == 0 || withheld && m.cfg.mutation != grantsOn {
 		return
 	}
-	if m.cfg.mutation != grantsOn || !m.taking() {
+	if !withheld {
 		m.promised = max(m.promised, m.now+Stretched(m.settings.Lease))
 	}
-	g := Grant{r.Life, r.Seq, m.applied, m.decided, m.settings.Lease}
-	if m.cfg.mutation == grantsBlind {
+	g := Grant{r.Life, r.Seq, m.vouched(), m.decided, m.settings.Lease}
+	switch m.cfg.mutation {
+	case grantsBlind:
 		g.Decided = 0
-	}
-	if m.cfg.mutation == grantsAhead {
+	case grantsAhead:
 		g.Applied = 1<<64 - 1
 	}
 	m.do(Answer{g})
 }
 
-// taking tells whether this node has proposed to serve alone what both serve.
-func (m *Machine) taking() bool {
+// withheld tells whether this node must not answer: it has proposed to serve alone what
+// both serve, and waits for its last answer to run out; or it served alone before it was
+// restarted, may go on so at once, and has not come to that in the log yet.
+func (m *Machine) withheld() bool {
 	for _, l := range m.luns {
-		if l.taking && l.peers {
+		if l.taking && l.peers || l.behind() && m.cfg.mutation != grantsBehind {
 			return true
 		}
 	}
 	return false
+}
+
+// vouched is up to where this node has applied the log and will know it even if it is
+// restarted and comes back with an earlier state: the terms so far are on its disk.
+func (m *Machine) vouched() uint64 {
+	index := m.applied
+	for _, l := range m.luns {
+		if l.durable < l.term && m.cfg.mutation != vouchesAll {
+			index = min(index, l.decided-1)
+		}
+	}
+	return index
 }
 
 // granted takes an answer. The lease counts from when it was asked for.

@@ -86,8 +86,9 @@ type lun struct {
 	join   uint64
 	asking bool // a Remember is under way, after which it offers
 
-	memo Memo // as it is on disk, or under way there
-	role Role // as it was told
+	memo    Memo   // as it is on disk, or under way there
+	durable uint64 // the highest term that is on disk
+	role    Role   // as it was told
 }
 
 // New makes a Machine. Nothing is served before the first Applied, but what a memo says.
@@ -108,7 +109,7 @@ func (m *Machine) Step(now Time, ev Event) []Action {
 	m.now, m.actions = max(m.now, now), nil
 	switch e := ev.(type) {
 	case Known:
-		m.luns[e.LUN] = &lun{id: e.LUN, memo: e.Memo}
+		m.luns[e.LUN] = &lun{id: e.LUN, memo: e.Memo, durable: e.Memo.Term}
 	case Tick:
 	case Asked:
 		m.asked(e.Request)
@@ -190,7 +191,7 @@ func (m *Machine) update(c *catalog.LUN) {
 	next := &lun{
 		id: l.id, term: c.Term, decided: c.Decided, preferred: l.preferred,
 		mine: c.Serves(m.cfg.Self), peers: c.Serves(m.cfg.Peer),
-		joined: l.joined, join: l.join, memo: l.memo, role: l.role,
+		joined: l.joined, join: l.join, memo: l.memo, durable: l.durable, role: l.role,
 		aloneFrom: m.aloneFrom(l, c), good: m.now,
 	}
 	if next.memo.Term == next.term {
@@ -198,6 +199,9 @@ func (m *Machine) update(c *catalog.LUN) {
 		next.free = next.memo.What == Alone && next.alone()
 	}
 	*l = *next
+	if l.memo.Term < l.term {
+		m.remember(l, Nothing)
+	}
 	m.hold(l)
 }
 

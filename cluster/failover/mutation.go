@@ -9,6 +9,8 @@ const (
 	grantsOn              // after its own proposal a node goes on answering, and does not count that
 	grantsBlind           // answers do not say what was decided
 	grantsAhead           // answers say that everything was applied
+	grantsBehind          // a restarted node answers before it has applied what its memos tell
+	vouchesAll            // answers tell of terms that are not on disk yet
 	grantsUnread          // nobody looks at what the sender of an answer had applied
 	forgets               // a restarted node does not wait for what it may have granted
 	noWait                // a node that takes over does not wait for the leases it granted

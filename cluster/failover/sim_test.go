@@ -222,7 +222,7 @@ func TestSim(t *testing.T) {
 
 func TestMutations(t *testing.T) {
 	for name, mut := range map[string]mutation{
-		"fromAnswer": fromAnswer, "grantsOn": grantsOn, "grantsBlind": grantsBlind, "grantsAhead": grantsAhead,
+		"fromAnswer": fromAnswer, "grantsOn": grantsOn, "grantsBlind": grantsBlind, "grantsAhead": grantsAhead, "grantsBehind": grantsBehind, "vouchesAll": vouchesAll,
 		"grantsUnread": grantsUnread, "forgets": forgets, "noWait": noWait, "offersFree": offersFree, "losesDeaf": losesDeaf,
 	} {
 		t.Run(name, func(t *testing.T) {
