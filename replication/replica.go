@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
@@ -71,6 +72,7 @@ type Replica struct {
 	cancel context.CancelCauseFunc
 	crash  bool // the operating system went down since the map file was written
 	begun  time.Time
+	solid  atomic.Bool // see Solid
 
 	file    logger
 	flush   flusher

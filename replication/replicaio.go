@@ -113,11 +113,34 @@ func (r *Replica) writeBlocks(items []wire.Blocks) error {
 	return nil
 }
 
+// Solid says whether blocks of zeros that come from the peer are written, until it says
+// otherwise, rather than made holes: where what was there before is to be overwritten,
+// a hole leaves it on the medium.
+func (r *Replica) Solid(yes bool) { r.solid.Store(yes) }
+
+// zeroed is what a Solid replica writes at a time; never changed.
+var zeroed [64 << 10]byte
+
+// zeroBlocks stores blocks of zeros that came from the peer.
+func (r *Replica) zeroBlocks(off, n int64) error {
+	if !r.solid.Load() {
+		return r.Zero(off, n)
+	}
+	for end := off + n; off < end; {
+		p := zeroed[:min(end-off, int64(len(zeroed)))]
+		if err := r.Write(p, off); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
 func (r *Replica) writeExtent(b *wire.Blocks) error {
 	const size = dirtymap.BlockSize
 	base := r.cfg.Geometry.Offset(b.Extent)
 	for first, n := range b.Zero.Runs {
-		if err := r.Zero(base+int64(first)*size, int64(n)*size); err != nil {
+		if err := r.zeroBlocks(base+int64(first)*size, int64(n)*size); err != nil {
 			return fmt.Errorf("zero blocks %d+%d of extent %d: %w", first, n, b.Extent, err)
 		}
 	}
