@@ -41,7 +41,8 @@ var floors = map[string]int{
 	"replication": 3,
 	"cluster":     3,
 
-	"target/volume": 4,
+	"target/volume":   4,
+	"target/sanitize": 4,
 
 	"target/scsi":  5,
 	"target/iscsi": 5,
