@@ -148,7 +148,7 @@ const (
 
 func groupOperations() []operation {
 	return []operation{
-		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportGroups, access: accessAlways, path: pathAny, bare: true,
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportGroups, during: duringAll, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0xe0 | reportGroups, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), groupsData),
 	}
 }

@@ -102,38 +102,45 @@ func (v *view) copy(c *sam.Command, l *copyList) sense {
 	return s
 }
 
-// copy copies a segment in pieces. Holes stay holes.
+// copy copies a segment in pieces.
 func (seg copySegment) copy(c *sam.Command, r *copyResult) sense {
-	if s := seg.admit(c); s.failed() {
-		return s
-	}
-	from, to := seg.from.unit, seg.to.unit
-	scratch := from.target.borrow()
-	defer from.target.giveBack(scratch)
+	scratch := seg.from.unit.target.borrow()
+	defer seg.from.unit.target.giveBack(scratch)
 	for done := int64(0); done < seg.size; {
 		p := scratch[:min(scratchSize, seg.size-done)]
-		if s := from.read(c, p, seg.fromOff+done); s.failed() {
-			return thirdParty(s)
+		if s := seg.copyPiece(c, p, done); s.failed() {
+			return s
 		}
-		e := extent{seg.toOff + done, int64(len(p))}
-		s := sense{}
-		if allZero(p) {
-			s = to.zero(c, e)
-		} else {
-			s = to.write(c, p, e.off, false)
-		}
-		if s.failed() {
-			return thirdParty(s)
-		}
-		done += e.size
-		r.bytes.Add(uint64(e.size))
+		done += int64(len(p))
+		r.bytes.Add(uint64(len(p)))
 	}
 	return sense{}
 }
 
+// copyPiece copies what p has room for. Holes stay holes. Who ends the commands on one of
+// the units waits for it.
+func (seg copySegment) copyPiece(c *sam.Command, p []byte, done int64) sense {
+	from, to := seg.from.unit, seg.to.unit
+	for _, u := range []*unit{from, to} {
+		u.visits.enter()
+		defer u.visits.leave()
+	}
+	if s := seg.admit(c); s.failed() {
+		return s
+	}
+	if s := from.read(c, p, seg.fromOff+done); s.failed() {
+		return thirdParty(s)
+	}
+	e := extent{seg.toOff + done, int64(len(p))}
+	if allZero(p) {
+		return thirdParty(to.zero(c, e))
+	}
+	return thirdParty(to.write(c, p, e.off, false))
+}
+
 // admit looks whether this I_T nexus might read the one unit and write the other by
-// itself: reservations, write protection and access states hold for copies, too. It
-// is asked for every segment anew.
+// itself: reservations, write protection, access states and SANITIZE hold for copies,
+// too. It is asked for every piece anew.
 func (seg copySegment) admit(c *sam.Command) sense {
 	op, _ := seg.from.port.target.ops.find(c.CDB)
 	for _, end := range []struct {
@@ -151,6 +158,9 @@ func (seg copySegment) admit(c *sam.Command) sense {
 		if s := g.states[p.group].notActive(op); s.failed() {
 			return thirdParty(s)
 		}
+		if s := g.sanitizing(op); s.failed() {
+			return thirdParty(s)
+		}
 		if s := g.admit(p, end.a); s.failed() {
 			return thirdParty(s)
 		}
@@ -161,7 +171,7 @@ func (seg copySegment) admit(c *sam.Command) sense {
 // thirdParty is what a copy ends with when a unit in it fails a command. What will
 // pass, or is a full medium, is told as it is: hosts know what to do then.
 func thirdParty(s sense) sense {
-	if s.key == gotgt.NOT_READY || s.code == codeSpaceAllocFailed {
+	if !s.failed() || s.key == gotgt.NOT_READY || s.code == codeSpaceAllocFailed {
 		return s
 	}
 	return aborted(codeThirdParty)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twinlun/twinlun/target/reservation"
 	"github.com/twinlun/twinlun/target/sam"
+	"github.com/twinlun/twinlun/target/sanitize"
 )
 
 // access says what an operation may run under while another I_T nexus has reserved
@@ -49,6 +50,7 @@ type guard struct {
 	protected  bool               // SWP
 	readOnly   bool               // for good
 	ejected    bool               // there is no medium
+	sanitize   *sanitize.Status   // it is being sanitized, or could not be
 
 	// states are those of target port groups that are not active. The map is replaced
 	// as a whole, too.
@@ -57,7 +59,7 @@ type guard struct {
 
 func (g *guard) open() bool {
 	return g.persistent == nil && g.reserved == nil && len(g.states) == 0 &&
-		!g.protected && !g.readOnly && !g.ejected
+		!g.protected && !g.readOnly && !g.ejected && g.sanitize == nil
 }
 
 // admit looks whether a command may run, and is asked twice: before its data comes,
@@ -71,6 +73,9 @@ func (v *view) admit(op *operation, cdb []byte) sense {
 		return sense{}
 	}
 	if s := g.states[v.port.group].notActive(op); s.failed() {
+		return s
+	}
+	if s := g.sanitizing(op); s.failed() {
 		return s
 	}
 	if s := g.admit(v.port, op.accessOf(cdb)); s.failed() {

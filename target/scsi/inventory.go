@@ -19,6 +19,9 @@ func (t *Device) AddLUN(number uint16, l LUN) error {
 		return fmt.Errorf("add LUN %d: the number is taken; remove that LUN first", number)
 	}
 	u.watchReservations()
+	if u.sanitizer != nil {
+		u.sanitizer.Attach(sanitized{u})
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.luns[number] = u

@@ -124,15 +124,15 @@ func (n *nexus) TAS(lun [8]byte) bool {
 }
 
 // abort ends the nexus's commands on a unit, but not the one on whose behalf, and
-// returns how many got no answer.
-func (n *nexus) abort(u *unit, by *sam.Command) (silent int) {
+// returns how many got no answer; with tas all are answered.
+func (n *nexus) abort(u *unit, by *sam.Command, tas bool) (silent int) {
 	tasks := n.tasks.Load()
 	if tasks == nil {
 		return 0
 	}
 	for number, v := range *n.port.views.Load() {
 		if v.unit == u {
-			silent += (*tasks).Abort([8]byte(appendLUN(nil, number)), by, u.answersAborted.Load())
+			silent += (*tasks).Abort([8]byte(appendLUN(nil, number)), by, tas)
 		}
 	}
 	return silent
@@ -156,6 +156,9 @@ func (p *port) prepare(c *sam.Command) sense {
 	op, unknown := p.target.ops.find(c.CDB)
 	if v.unit == nil && (op == nil || !op.worksWithout(c.LUN)) {
 		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
+	}
+	if v.lacks(c.CDB) {
+		op, unknown = nil, illegal(gotgt.ASC_INVALID_OP_CODE)
 	}
 	if op == nil || !op.quiet {
 		if s := v.take(); s.failed() {

@@ -28,6 +28,8 @@ type operation struct {
 	access access
 	// bare operations need no medium.
 	bare bool
+	// during is whether it runs while the unit is being sanitized.
+	during presence
 	// path is in which states of the target port group it runs.
 	path path
 
@@ -93,7 +95,7 @@ func newOperations() *operations {
 	o := new(operations)
 	for _, part := range [][]operation{unitOperations(), mediumOperations(), o.reportOperations(),
 		oldOperations(), reserveOperations(), groupOperations(), selectOperations(),
-		logOperations(), diagnosticOperations(), removalOperations()} {
+		logOperations(), diagnosticOperations(), removalOperations(), sanitizeOperations()} {
 		for _, op := range part {
 			op.usage[0] = byte(op.code)
 			o[op.code] = append(o[op.code], &op)
@@ -157,9 +159,9 @@ func unitOperations() []operation {
 	return []operation{
 		{code: api.TEST_UNIT_READY, action: noAction, access: accessFree, usage: make([]byte, 6),
 			prepare: nothing, execute: testUnitReady},
-		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
+		answers(operation{code: api.REQUEST_SENSE, action: noAction, quiet: true, during: duringAll, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0x01, 0, 0, 0xff, 0}}, field(4, 1), requestSense),
-		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
+		answers(operation{code: api.INQUIRY, action: noAction, quiet: true, during: duringAll, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0x01, 0xff, 0xff, 0xff, 0}}, field(3, 2), inquiry),
 		answers(operation{code: api.MODE_SENSE, action: noAction, access: accessReads, path: pathStandby, bare: true,
 			usage: []byte{0, 0x08, 0xff, 0xff, 0xff, 0}}, field(4, 1), modeSense6),

@@ -15,6 +15,9 @@ func requestSense(v *view, c *sam.Command) ([]byte, sense) {
 	s := illegal(gotgt.ASC_LUN_NOT_SUPPORTED)
 	if v.unit != nil {
 		s = v.take()
+		if g := v.unit.guard.Load(); !s.failed() && g != nil {
+			s = g.sanitizing(&operation{})
+		}
 	}
 	if c.CDB[1]&0x01 != 0 {
 		return s.appendDescriptor(nil), sense{}
@@ -61,11 +64,11 @@ const (
 
 func (o *operations) reportOperations() []operation {
 	return []operation{
-		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, access: accessAlways, path: pathAny, bare: true,
+		answers(operation{code: api.REPORT_LUNS, action: noAction, quiet: true, during: duringAll, access: accessAlways, path: pathAny, bare: true,
 			usage: []byte{0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), reportLUNs),
-		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, access: accessReads, bare: true,
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportCodes, during: duringAll, access: accessReads, bare: true,
 			usage: []byte{0, reportCodes, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), o.reportCodes),
-		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportFunctions, access: accessReads, bare: true,
+		answers(operation{code: api.MAINT_PROTOCOL_IN, action: reportFunctions, during: duringAll, access: accessReads, bare: true,
 			usage: []byte{0, reportFunctions, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}, field(6, 4), functionsData),
 	}
 }
@@ -83,14 +86,14 @@ func functionsData(_ *view, c *sam.Command) ([]byte, sense) {
 }
 
 // reportCodes is REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
-func (o *operations) reportCodes(_ *view, c *sam.Command) ([]byte, sense) {
+func (o *operations) reportCodes(v *view, c *sam.Command) ([]byte, sense) {
 	timeouts := c.CDB[2]&0x80 != 0
 	option, code := c.CDB[2]&0x07, c.CDB[3]
 	action := int(binary.BigEndian.Uint16(c.CDB[4:]))
 	plain := len(o[code]) == 0 || o[code][0].action == noAction
 	switch {
 	case option == optionAll:
-		return o.reportAll(timeouts), sense{}
+		return o.reportAll(v.unit, timeouts), sense{}
 	case option > optionEither:
 		return nil, invalidBits(2, 0x07)
 	case option == optionCode && !plain, option == optionAction && plain && len(o[code]) > 0:
@@ -98,12 +101,12 @@ func (o *operations) reportCodes(_ *view, c *sam.Command) ([]byte, sense) {
 	case option == optionCode, option == optionEither && plain && action == 0:
 		action = noAction
 	}
-	return reportOne(o.lookUp(code, action), timeouts), sense{}
+	return reportOne(o.lookUp(v.unit, code, action), timeouts), sense{}
 }
 
-func (o *operations) lookUp(code byte, action int) *operation {
+func (o *operations) lookUp(u *unit, code byte, action int) *operation {
 	for _, op := range o[code] {
-		if op.action == action {
+		if op.action == action && !u.lacks(op.code) {
 			return op
 		}
 	}
@@ -111,11 +114,13 @@ func (o *operations) lookUp(code byte, action int) *operation {
 }
 
 // reportAll lists command descriptors (SPC-4 6.35.2).
-func (o *operations) reportAll(timeouts bool) []byte {
+func (o *operations) reportAll(u *unit, timeouts bool) []byte {
 	p := make([]byte, 4)
 	for _, ops := range o {
 		for _, op := range ops {
-			p = op.appendDescriptor(p, timeouts)
+			if !u.lacks(op.code) {
+				p = op.appendDescriptor(p, timeouts)
+			}
 		}
 	}
 	binary.BigEndian.PutUint32(p, uint32(len(p)-4))

@@ -350,6 +350,6 @@ func (u *unit) abortOf(events []reservation.Event, by *sam.Command) {
 	}
 	t.mu.Unlock()
 	for _, n := range nexuses {
-		n.abort(u, by)
+		n.abort(u, by, u.answersAborted.Load())
 	}
 }

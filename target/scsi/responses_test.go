@@ -32,7 +32,7 @@ func TestResponses(t *testing.T) {
 			"53 98 00 24" + ascii(testName+",t,0x0002") + "000000"},
 		{"block limits", "12 01 b0 00ff 00", "00 b0 003c 00 ff 0008 00008000 00000000 00000000" +
 			"00100000 00000100 00000008 80000000 0000000000008000" + zeros(20)},
-		{"characteristics", "12 01 b1 00ff 00", "00 b1 003c 0001" + zeros(58)},
+		{"characteristics", "12 01 b1 00ff 00", "00 b1 003c 0001 00 40" + zeros(56)},
 		{"provisioning", "12 01 b2 00ff 00", "00 b2 0004 00 e4 02 00"},
 
 		{"READ CAPACITY (10)", "25", "0000003f 00000200"},

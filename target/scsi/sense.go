@@ -26,6 +26,9 @@ const (
 	codeThresholdReached gotgt.SCSISubError = 0x3807
 	codeSelfTestFailed   gotgt.SCSISubError = 0x3e03
 
+	codeSanitizing     gotgt.SCSISubError = 0x041b
+	codeSanitizeFailed gotgt.SCSISubError = 0x3103
+
 	codeTransition  gotgt.SCSISubError = 0x040a
 	codeStandby     gotgt.SCSISubError = 0x040b
 	codeUnavailable gotgt.SCSISubError = 0x040c
@@ -45,6 +48,8 @@ type sense struct {
 	pointed, inCDB bool
 	bit            int8 // of the field's byte, or -1
 	field          uint16
+
+	progress uint32 // of NOT READY: 1 + progress indication of 65536; 0: none
 
 	// INFORMATION, if informed.
 	informed    bool
@@ -107,14 +112,24 @@ func (s sense) appendFixed(p []byte) []byte {
 	return append(p, sks[:]...)
 }
 
-// appendDescriptor appends the sense data in descriptor format (SPC-4 4.5.2),
-// which only REQUEST SENSE can ask for.
+// appendDescriptor appends the sense data in descriptor format (SPC-4 4.5.2), which
+// only REQUEST SENSE can ask for; with a sense key specific descriptor, if there is one.
 func (s sense) appendDescriptor(p []byte) []byte {
-	return append(p, 0x72, s.key, byte(s.code>>8), byte(s.code), 0, 0, 0, 0)
+	p = append(p, 0x72, s.key, byte(s.code>>8), byte(s.code), 0, 0, 0, 0)
+	if sks := s.specific(); sks != [3]byte{} {
+		p[len(p)-1] = 8
+		p = append(p, 0x02, 0x06, 0, 0, sks[0], sks[1], sks[2], 0)
+	}
+	return p
 }
 
 // specific gives the sense-key specific bytes (SPC-4 4.5.2.4.2).
 func (s sense) specific() (p [3]byte) {
+	if s.progress > 0 {
+		p[0] = 0x80
+		binary.BigEndian.PutUint16(p[1:], uint16(s.progress-1))
+		return p
+	}
 	if !s.pointed {
 		return p
 	}

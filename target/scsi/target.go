@@ -14,6 +14,7 @@ import (
 
 	"github.com/twinlun/twinlun/target/reservation"
 	"github.com/twinlun/twinlun/target/reservation/local"
+	"github.com/twinlun/twinlun/target/sanitize"
 )
 
 const (
@@ -83,6 +84,9 @@ type LUN struct {
 
 	// Twin reaches the same logical unit at the other site; nil: there is none.
 	Twin Twin
+
+	// Sanitizer erases the unit; nil: there is no SANITIZE. It outlives the unit.
+	Sanitizer *sanitize.Sanitizer
 
 	// Reservations keeps the persistent ones; nil: in memory, for this target alone.
 	Reservations Reserver
@@ -176,6 +180,9 @@ type unit struct {
 
 	threshold atomic.Int64 // bytes; 0: none
 
+	sanitizer *sanitize.Sanitizer // nil: none
+	visits    visits
+
 	preferred uint16   // target port group
 	moved     sync.Map // the target port groups whose state was changed
 }
@@ -203,6 +210,7 @@ func newUnit(t *Device, number uint16, l LUN) (*unit, error) {
 	u.readOnly, u.removable = l.ReadOnly, l.Removable
 	u.twin.way = l.Twin
 	u.threshold.Store(l.Threshold)
+	u.sanitizer = l.Sanitizer
 	if u.reservations == nil {
 		u.reservations = local.Memory()
 	}

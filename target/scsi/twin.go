@@ -35,6 +35,8 @@ const (
 	//
 	//	0  1  1: a host there prevents it; else 0
 	topicMedium uint16 = 2
+	// topicSanitize: what package sanitize tells.
+	topicSanitize uint16 = 3
 )
 
 // Task management functions, as they are told.
@@ -69,14 +71,23 @@ func (t *Device) Heard(ctx context.Context, number uint16, topic uint16, body []
 		return u.heard(ctx, body[0], body[1], body[2:]), true
 	case topic == topicMedium:
 		return []byte{flag(u.prevented())}, true
+	case topic == topicSanitize && u.sanitizer != nil:
+		return u.sanitizer.Heard(ctx, body)
 	}
 	return nil, false
 }
 
 // Joined says that a unit's twin can be told again, and may have missed something.
 func (t *Device) Joined(_ context.Context, number uint16) {
-	if u := t.unit(number); u != nil && u.twin.matters(u) {
+	u := t.unit(number)
+	if u == nil {
+		return
+	}
+	if u.twin.matters(u) {
 		u.tellTwin(0)
+	}
+	if u.sanitizer != nil {
+		u.sanitizer.Joined()
 	}
 }
 
@@ -207,7 +218,7 @@ func (u *unit) heard(ctx context.Context, now, past byte, settings []byte) (answ
 	ctx, cancel := context.WithTimeoutCause(ctx, hearLimit, errTwinSlow)
 	defer cancel()
 	if now != 0 {
-		u.clear(u.endCommands(&sam.Command{Ctx: ctx}), now)
+		u.clear(u.endCommands(&sam.Command{Ctx: ctx}, u.answersAborted.Load()), now)
 	}
 	if now&toldResets != 0 {
 		u.reset()
@@ -252,14 +263,14 @@ func (u *unit) establish(which uint32) {
 }
 
 // endCommands ends all commands on the unit but by, on whose behalf it happens, and
-// waits for them, or until the context of by ends. It returns the nexuses some of whose
-// commands got no answer.
-func (u *unit) endCommands(by *sam.Command) (silent []*nexus) {
+// waits for them, or until the context of by ends. With tas they are answered; else it
+// returns the nexuses some of whose commands got no answer.
+func (u *unit) endCommands(by *sam.Command, tas bool) (silent []*nexus) {
 	var mu sync.Mutex
 	var ending sync.WaitGroup // at once: one that is slow does not let others go on
 	for _, n := range u.target.nexuses() {
 		ending.Go(func() {
-			if n.abort(u, by) > 0 {
+			if n.abort(u, by, tas) > 0 {
 				mu.Lock()
 				defer mu.Unlock()
 				silent = append(silent, n)

@@ -141,8 +141,8 @@ func (u *unit) blockLimits() []byte {
 }
 
 // characteristics is the block device characteristics page (SBC-3 6.5.2): not a
-// rotating medium.
-func characteristics() []byte { return append([]byte{0, 1}, make([]byte, 0x3a)...) }
+// rotating medium; after SANITIZE with BLOCK ERASE reads succeed (WABEREQ).
+func characteristics() []byte { return append([]byte{0, 1, 0, 0x40}, make([]byte, 0x38)...) }
 
 // provisioning is the logical block provisioning page (SBC-3 6.5.4): LBPU, LBPWS,
 // LBPWS10, LBPRZ; thin provisioned; the size of a threshold set, if usage is told.

@@ -28,7 +28,8 @@ type Config struct {
 	DataDir     string
 	Log         Log
 	Status      Status
-	PortalGroup uint16 // of this node; different at the two nodes
+	PortalGroup uint16        // of this node; different at the two nodes
+	PingTimeout time.Duration // an initiator that does not answer for so long is gone
 	Peer        Peer
 	LUNs        []LUN    // at least one
 	Targets     []Target // at least one
@@ -92,18 +93,19 @@ type View struct {
 
 // LUN is a mirrored LUN.
 type LUN struct {
-	Number     uint16
-	Name       string
-	UUID       [16]byte
-	Size       int64 // bytes
-	ExtentSize int64 // bytes
-	BlockSize  int64 // of the logical blocks that hosts see, bytes: 512 or 4096
-	Backing    string
-	Map        string
-	Preferred  string        // name of the node that wins ties
-	ColdAfter  time.Duration // ownership of what is not written is given back then
-	ReadOnly   bool          // hosts cannot write
-	Removable  bool          // hosts can eject it
-	Space      Threshold     // hosts are told when less is available to the backing
-	ServeStale bool          // if the peer lost newer data with its replica, serve what is here
+	Number       uint16
+	Name         string
+	UUID         [16]byte
+	Size         int64 // bytes
+	ExtentSize   int64 // bytes
+	BlockSize    int64 // of the logical blocks that hosts see, bytes: 512 or 4096
+	Backing      string
+	Map          string
+	Preferred    string        // name of the node that wins ties
+	ColdAfter    time.Duration // ownership of what is not written is given back then
+	ReadOnly     bool          // hosts cannot write
+	SanitizeRate int64         // of SANITIZE with OVERWRITE, bytes per second; 0: no limit
+	Removable    bool          // hosts can eject it
+	Space        Threshold     // hosts are told when less is available to the backing
+	ServeStale   bool          // if the peer lost newer data with its replica, serve what is here
 }

@@ -138,6 +138,7 @@ func (e element) lun(c *Config) (l LUN, err error) {
 		{"preferred", checkName},
 		{"cold-after", func(v string) (err error) { l.ColdAfter, err = parseDuration(v); return }},
 		{"space-threshold", func(v string) (err error) { l.Space, err = ParseThreshold(v); return }},
+		{"sanitize-rate", func(v string) (err error) { l.SanitizeRate, err = ParseSize(v); return }},
 		{"serve-stale", func(v string) (err error) { l.ServeStale, err = strconv.ParseBool(v); return }},
 		{"read-only", func(v string) (err error) { l.ReadOnly, err = strconv.ParseBool(v); return }},
 		{"removable", func(v string) (err error) { l.Removable, err = strconv.ParseBool(v); return }},
@@ -160,6 +161,7 @@ func (e element) defaults(c *Config) {
 		"serve-stale": "false",
 
 		"space-threshold": "10%",
+		"sanitize-rate":   "200MiB",
 		"read-only":       "false",
 		"removable":       "false",
 	} {

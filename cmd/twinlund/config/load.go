@@ -153,7 +153,7 @@ var (
 		"hosts": true, "luns": true}
 	lunKeys = map[string]bool{"number": true, "name": true, "uuid": true, "size": true, "extent-size": true, "block-size": true,
 		"backing": true, "map": true, "preferred": true, "cold-after": true,
-		"serve-stale": true, "read-only": true, "removable": true, "space-threshold": true}
+		"serve-stale": true, "sanitize-rate": true, "read-only": true, "removable": true, "space-threshold": true}
 )
 
 // checkKeys finds the first key of the file that nobody knows.

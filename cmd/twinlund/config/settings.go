@@ -53,6 +53,7 @@ func Settings() []Setting {
 			func(c *Config, v string) error { c.common.Alias = v; return nil }},
 		{"iscsi.listen", ":3260", "host:port, or several, on which initiators are served; 0.0.0.0 is all of IPv4, [::] of IPv6, no host both", setListen},
 		{"iscsi.portal-group", "1", "portal group tag, different at the two nodes", setGroup},
+		{"iscsi.ping-timeout", "10s", "silence of an initiator, after a ping, that ends its session", duration(func(c *Config) *time.Duration { return &c.PingTimeout })},
 
 		{"discovery.user", "", "CHAP user that initiators are for discovery; empty: no proof is wanted for that",
 			func(c *Config, v string) error { c.discovery.user = v; return nil }},

@@ -95,6 +95,7 @@ func (d *Daemon) assemble() (err error) {
 		Targets:     d.initiators(d.cfg),
 		Discovery:   d.cfg.Discovery,
 		PortalGroup: d.cfg.PortalGroup,
+		Limits:      iscsi.Limits{PingTimeout: d.cfg.PingTimeout},
 		Log:         d.log,
 	}); err != nil {
 		return err

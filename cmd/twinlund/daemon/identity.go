@@ -22,9 +22,13 @@ func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 	c := l.config()
 	reservations, err := local.Open(reservationsFile(&c), c.UUID)
 	if err == nil {
+		err = l.openSanitizer()
+	}
+	if err == nil {
 		err = device.AddLUN(c.Number, scsi.LUN{
 			Disk:           l.vol,
 			Twin:           l,
+			Sanitizer:      l.sanitizer,
 			NAA:            naa(c.UUID),
 			Serial:         config.FormatUUID(c.UUID),
 			Reservations:   reservations,

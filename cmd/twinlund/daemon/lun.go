@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
 	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/target/sanitize"
 	"github.com/twinlun/twinlun/target/scsi"
 	"github.com/twinlun/twinlun/target/volume"
 	"github.com/twinlun/twinlun/task"
@@ -35,6 +37,8 @@ type lun struct {
 	space     space
 	resized   func() // what to do when it has grown; set before start
 	device    *scsi.Device
+	sanitizer *sanitize.Sanitizer // set before hosts see the LUN
+	solid     atomic.Bool         // what every replica is told (replication.Replica.Solid)
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	tasks     sync.WaitGroup // grow
@@ -103,6 +107,9 @@ func (l *lun) close() error {
 	l.cancel(replication.ErrReplicaClosed)
 	l.mu.Unlock()
 	l.tasks.Wait()
+	if l.sanitizer != nil {
+		l.sanitizer.Close()
+	}
 	l.changing.Lock()
 	defer l.changing.Unlock()
 	l.closed = true
@@ -134,8 +141,9 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 		return nil, errors.Join(err, f.close())
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.mu.replica, l.mu.files = r, f
+	l.mu.Unlock()
+	r.Solid(l.solid.Load()) // after it can be found: who changes that meanwhile tells it, too
 	return r, nil
 }
 

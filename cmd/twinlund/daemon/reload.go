@@ -46,6 +46,7 @@ func restartNeeded(now, next *config.Config) (names []string) {
 		{"log", now.Log, next.Log},
 		{"status", now.Status, next.Status},
 		{"iscsi.portal-group, or the groups of portals", portGroups(now), portGroups(next)},
+		{"iscsi.ping-timeout", now.PingTimeout, next.PingTimeout},
 		{"peer", now.Peer, next.Peer},
 	} {
 		if !reflect.DeepEqual(s.now, s.next) {

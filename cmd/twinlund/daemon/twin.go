@@ -2,9 +2,33 @@ package daemon
 
 import (
 	"context"
+	"path/filepath"
 
+	"github.com/twinlun/twinlun/target/sanitize"
 	"github.com/twinlun/twinlun/target/scsi"
 )
+
+// openSanitizer gives the LUN its Sanitizer, which keeps its state beside the map.
+func (l *lun) openSanitizer() (err error) {
+	c := l.config()
+	l.sanitizer, err = sanitize.Open(sanitize.Config{
+		Path:      filepath.Join(filepath.Dir(c.Map), c.Name+".sanitize"),
+		LUN:       c.UUID,
+		Disk:      l.vol,
+		BlockSize: int(c.BlockSize),
+		Copied: func() bool {
+			s := l.replica().Status()
+			return s.Serving && s.Dirty == 0
+		},
+		Solid: func(yes bool) {
+			l.solid.Store(yes)
+			l.replica().Solid(yes)
+		},
+		Rate: c.SanitizeRate,
+		Log:  l.log,
+	})
+	return err
+}
 
 // Tell implements scsi.Twin, over whatever replica the LUN has now.
 func (l *lun) Tell(ctx context.Context, topic uint16, body []byte) ([]byte, error) {
