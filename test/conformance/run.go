@@ -65,12 +65,14 @@ const (
 	Removable             // one whose medium can be ejected; others are skipped
 	ReadOnly              // one that cannot be written; others are skipped
 	TwoPaths              // two paths to a LUN; without, it is skipped
+	Erased                // a LUN to SANITIZE, which takes between 8 s and 30 s for it
 )
 
 // kinds are those of the suites that need more than a LUN.
 var kinds = map[string]Kind{
 	"MultipathIO": TwoPaths, "ReadOnly": ReadOnly,
-	"NoMedia": Removable, "PreventAllow": Removable, "StartStopUnit": Removable,
+	"Sanitize": Erased,
+	"NoMedia":  Removable, "PreventAllow": Removable, "StartStopUnit": Removable,
 }
 
 // takes tells whether a case is for this way.

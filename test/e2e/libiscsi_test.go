@@ -68,7 +68,9 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := startPairWith(t, conformLUNs, everybody)
+	p := startPairAs(t, conformLUNs, everybody, func(p *pair) {
+		p.env = []string{"TWINLUN_ISCSI_PING_TIMEOUT=90s"} // Sanitize.Reset sleeps for a minute
+	})
 	results, err := conformance.Run(t.Context(), names, p.ways())
 	if err != nil {
 		t.Fatal(err)
@@ -84,18 +86,20 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"disk", "removable", "protected", "blocks"} {
+	for _, name := range []string{"disk", "removable", "protected", "blocks", "erased"} {
 		same(t, filepath.Join(p.dirs[0], name+".img"), filepath.Join(p.dirs[1], name+".img"))
 	}
 }
 
-// conformLUNs are a LUN, one that is removable, one that cannot be written, and one with
-// logical blocks of 4096 bytes. They are so small that Read6.BeyondEol can address their end.
+// conformLUNs are a LUN, one that is removable, one that cannot be written, one with
+// logical blocks of 4096 bytes, and one that is overwritten slowly: Sanitize.Reset does
+// things for some seconds meanwhile. They are so small that Read6.BeyondEol can address their end.
 const conformLUNs = `
   - {number: 0, name: disk, uuid: 6ba7b810-9dad-11d1-80b4-00c04fd430c8, size: 256MiB, preferred: a}
   - {number: 1, name: removable, uuid: 6ba7b811-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: a, removable: true}
   - {number: 2, name: protected, uuid: 6ba7b812-9dad-11d1-80b4-00c04fd430c8, size: 64MiB, preferred: b, read-only: true}
-  - {number: 3, name: blocks, uuid: 6ba7b813-9dad-11d1-80b4-00c04fd430c8, size: 256MiB, block-size: 4096, preferred: b}`
+  - {number: 3, name: blocks, uuid: 6ba7b813-9dad-11d1-80b4-00c04fd430c8, size: 256MiB, block-size: 4096, preferred: b}
+  - {number: 4, name: erased, uuid: 6ba7b814-9dad-11d1-80b4-00c04fd430c8, size: 48MiB, preferred: a, sanitize-rate: 4MiB}`
 
 // ways are those to the LUNs of conformLUNs: each one at each site, and the first one
 // by two paths, one to each site.
@@ -107,6 +111,7 @@ func (p *pair) ways() (all []conformance.Way) {
 			conformance.Way{Name: name, URLs: []string{url(site, 0)}, For: []conformance.Kind{conformance.Disk}, Tag: "512"},
 			conformance.Way{Name: name, URLs: []string{url(site, 1)}, For: []conformance.Kind{conformance.Removable}},
 			conformance.Way{Name: name, URLs: []string{url(site, 2)}, For: []conformance.Kind{conformance.ReadOnly}},
+			conformance.Way{Name: name, URLs: []string{url(site, 4)}, For: []conformance.Kind{conformance.Erased}},
 			conformance.Way{Name: name + ", 4096", URLs: []string{url(site, 3)}, For: []conformance.Kind{conformance.Disk}, Tag: "4096", Only: conformance.BlockSuites},
 			conformance.Way{Name: name + ", " + other, URLs: []string{url(site, 0), url(1-site, 0)}, For: []conformance.Kind{conformance.TwoPaths}, Blank: p.blank},
 		)

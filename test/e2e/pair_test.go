@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -30,6 +31,8 @@ type pair struct {
 	dirs    [2]string
 	logs    [2]string
 	cmds    [2]*exec.Cmd
+	env     []string // of the daemons, beside the test's
+	dials   string   // where site a finds site b, if that is not the link itself
 }
 
 // oneLUN is what most tests need.
@@ -45,9 +48,16 @@ func startPair(t *testing.T, more string) *pair {
 // startPairWith is startPair with LUNs of the test's own: the value of the key luns.
 func startPairWith(t *testing.T, luns, more string) *pair {
 	t.Helper()
+	return startPairAs(t, luns, more, func(*pair) {})
+}
+
+// startPairAs is startPairWith for a pair that is changed before it starts.
+func startPairAs(t *testing.T, luns, more string, change func(*pair)) *pair {
+	t.Helper()
 	base, _ := strconv.Atoi(freePorts(t))
 	address := func(n int) string { return "127.0.0.1:" + strconv.Itoa(base+n) }
 	p := &pair{t: t, portals: [2]string{address(0), address(1)}, pages: [2]string{address(2), address(3)}, link: address(4)}
+	change(p)
 	for site := range 2 {
 		p.dirs[site] = t.TempDir()
 		p.logs[site] = filepath.Join(p.dirs[site], "log")
@@ -77,7 +87,7 @@ iscsi:
   portals: [{address: %q, group: %d}]
 peer: {name: %s, token: x, listen: %q, address: %q}
 luns: %s
-%s`, names[site], p.dirs[site], p.pages[site], pairIQN, p.listen(site), site+1, p.portals[1-site], 2-site, names[1-site], p.link, p.link, luns, more)
+%s`, names[site], p.dirs[site], p.pages[site], pairIQN, p.listen(site), site+1, p.portals[1-site], 2-site, names[1-site], p.link, cmp.Or(p.dials, p.link), luns, more)
 	return os.WriteFile(p.config(site), []byte(text), 0o600)
 }
 
@@ -126,6 +136,7 @@ func (p *pair) start(site int) {
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(bin, "twinlund"), "--config", p.config(site))
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
