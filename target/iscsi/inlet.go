@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inlet reads from the connection. It counts what is read, and before it waits for more
-// sends what the session has to send.
+// inlet reads from the connection, and counts what is read. Before it reads it sends the
+// data that the session has to send; before it waits, the rest: answers to writes, which
+// come together then.
 type inlet struct {
 	conn  net.Conn
 	raw   syscall.RawConn // of conn, or nil
@@ -22,10 +23,12 @@ type inlet struct {
 	writer *writer
 
 	// For readBoth.
-	pieces [2][]byte
-	n      int
-	err    error
-	call   func(fd uintptr) bool
+	pieces  [2][]byte
+	wait    bool // for something to be there
+	nothing bool // was there
+	n       int
+	err     error
+	call    func(fd uintptr) bool
 }
 
 func newInlet(conn net.Conn, count *atomic.Uint64) *inlet {
@@ -33,68 +36,84 @@ func newInlet(conn net.Conn, count *atomic.Uint64) *inlet {
 	if c, ok := conn.(syscall.Conn); ok {
 		i.raw, _ = c.SyscallConn()
 	}
-	i.call = i.readv
+	i.call = i.try
 	return i
 }
 
 // Read reads from the connection.
-func (i *inlet) Read(p []byte) (int, error) {
-	i.begin()
-	n, err := i.conn.Read(p)
-	i.end(n)
+func (i *inlet) Read(p []byte) (int, error) { return i.readBoth(p, nil) }
+
+// readBoth implements scatterer.
+func (i *inlet) readBoth(a, b []byte) (n int, err error) {
+	if i.queue != nil && i.queue.data() {
+		i.writer.sendNow(i.queue, true)
+	}
+	i.pieces, i.wait, i.nothing = [2][]byte{a, b}, false, false
+	if n, err = i.read(); i.nothing {
+		i.attend(false)
+		i.wait = true
+		n, err = i.read()
+		i.attend(true)
+	}
+	i.pieces = [2][]byte{}
+	i.count.Add(uint64(n))
 	return n, err
 }
 
-// readBoth implements scatterer.
-func (i *inlet) readBoth(a, b []byte) (int, error) {
+// read reads to the pieces. Without wait, nothing may be there.
+func (i *inlet) read() (int, error) {
 	if i.raw == nil {
-		return i.Read(a)
+		if i.nothing = !i.wait; i.nothing {
+			return 0, nil
+		}
+		return i.conn.Read(i.pieces[0])
 	}
-	i.begin()
-	i.pieces, i.n, i.err = [2][]byte{a, b}, 0, nil
-	err := i.raw.Read(i.call)
-	i.pieces = [2][]byte{}
-	i.end(i.n)
-	switch {
+	i.n, i.err = 0, nil
+	switch err := i.raw.Read(i.call); {
 	case err != nil:
 		return 0, err
 	case i.err != nil:
 		return 0, &net.OpError{Op: "read", Net: i.conn.LocalAddr().Network(), Source: i.conn.LocalAddr(), Addr: i.conn.RemoteAddr(), Err: i.err}
-	case i.n == 0:
+	case i.n == 0 && !i.nothing:
 		return 0, io.EOF
 	}
 	return i.n, nil
 }
 
-// readv calls the system; false: nothing is there yet.
-func (i *inlet) readv(fd uintptr) bool {
+// try calls the system, for raw; false: it is to be called again when something is
+// there. Nothing may be sent here: if that fails, the connection is closed, and closing
+// waits for those who read.
+func (i *inlet) try(fd uintptr) (done bool) {
 	for {
-		n, err := unix.Readv(int(fd), i.pieces[:])
-		switch err {
+		switch n, err := i.system(int(fd)); err {
 		case nil:
-			i.n = n
+			i.n, i.nothing = n, false
 			return true
 		case unix.EAGAIN:
-			return false
+			i.nothing = !i.wait
+			return i.nothing
 		case unix.EINTR:
 		default:
-			i.err = os.NewSyscallError("readv", err)
+			i.err = os.NewSyscallError("read", err)
 			return true
 		}
 	}
 }
 
-// begin sends what there is to be sent; the reader is about to wait.
-func (i *inlet) begin() {
-	if i.queue != nil {
-		i.queue.attend(false)
-		i.writer.sendNow(i.queue, true)
+func (i *inlet) system(fd int) (int, error) {
+	if len(i.pieces[1]) == 0 {
+		return syscall.Read(fd, i.pieces[0]) // which the race detector knows
 	}
+	return unix.Readv(fd, i.pieces[:])
 }
 
-func (i *inlet) end(n int) {
-	i.count.Add(uint64(n))
-	if i.queue != nil {
-		i.queue.attend(true)
+// attend says whether the reader is at work. Before it waits, it sends what there is.
+func (i *inlet) attend(at bool) {
+	if i.queue == nil {
+		return
+	}
+	i.queue.attend(at)
+	if !at {
+		i.writer.sendNow(i.queue, true)
 	}
 }

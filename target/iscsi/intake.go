@@ -14,7 +14,7 @@ const (
 	directRead = 512
 	// largeRead is from which length on a data segment is a large one, in bytes: copying
 	// as much costs about what a system call costs.
-	largeRead = 16 << 10
+	largeRead = 32 << 10
 )
 
 // scatterer reads like an io.Reader, first into a, and what else is there into b.

@@ -177,6 +177,36 @@ func TestInlet(t *testing.T) {
 	read(0, unix.ECONNRESET)
 }
 
+// TestInletSendsFirst: before the reader waits, it sends, even if that fails, and closes
+// the connection.
+func TestInletSendsFirst(t *testing.T) {
+	for _, broken := range []error{nil, unix.EPIPE} {
+		ours, theirs := tcpPair(t)
+		in := newInlet(ours, new(atomic.Uint64))
+		in.queue, in.writer = newQueue(), newWriter(ours, time.Minute, &sequenceNumbers{})
+		in.writer.err = broken
+		in.queue.attend(true)
+		in.queue.push(&note{header: header{0: opNopIn}}, true)
+		var read sync.WaitGroup
+		read.Go(func() {
+			n, err := in.Read(make([]byte, 10))
+			if broken == nil && (n != 2 || err != nil) || broken != nil && !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+		got := make([]byte, headerSize)
+		if _, err := io.ReadFull(theirs, got); (err == nil) != (broken == nil) {
+			t.Errorf("received: %v", err)
+		}
+		if broken == nil {
+			if _, err := theirs.Write([]byte("hi")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read.Wait()
+	}
+}
+
 // tcpPair is both ends of a connection.
 func tcpPair(t *testing.T) (one, two net.Conn) {
 	t.Helper()

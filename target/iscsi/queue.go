@@ -11,9 +11,12 @@ const (
 	noteWeight = 1 << 10 // of a note, beside its data
 )
 
-// turn is after how many PDUs the reader sends, though it has not run out of
-// requests yet: the initiator has something to do meanwhile.
-const turn = 8
+// Turns are after how much the reader sends, though it has not run out of requests yet:
+// the initiator has something to do meanwhile.
+const (
+	turn      = 8         // PDUs to be sent
+	turnTaken = 128 << 10 // bytes taken
+)
 
 // queue holds what waits to be sent, and says who may use the writer: its own
 // goroutine, or the reader or a worker that sends without it.
@@ -133,6 +136,13 @@ func (q *queue) due() bool {
 	}
 	q.attended = true
 	return q.pdus >= turn
+}
+
+// data tells whether there is data to be sent.
+func (q *queue) data() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes > 0
 }
 
 // close lets take return false when all has been taken.

@@ -39,6 +39,7 @@ type session struct {
 	in    *stream
 	text  exchange
 	next  *command // to be executed after the present PDU
+	taken int      // bytes, since it was the reader's turn to send
 
 	// Shared, each with its own rules.
 	seq     *sequenceNumbers
@@ -150,7 +151,9 @@ func (s *session) read() error {
 	if err := s.in.next(); err != nil {
 		return err
 	}
-	if s.queue.due() {
+	s.taken += s.in.left
+	if s.queue.due() || s.taken >= turnTaken {
+		s.taken = 0
 		s.writer.sendNow(s.queue, true)
 	}
 	err := s.handle()
