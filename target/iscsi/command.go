@@ -35,6 +35,9 @@ type command struct {
 	// ended: the outcome is set; only data that is under way is waited for.
 	ended bool
 
+	attribute attribute
+	turn      *fence // the commands that it has to wait for before it is executed, or nil
+
 	data    *buffer // for Data-Out or Data-In, or nil
 	charged int64   // bytes that data takes of the session's budget
 	whole   bool    // data holds all Data-Out, not just the first burst
@@ -60,7 +63,7 @@ func newCommand(s *session) *command {
 func (c *command) fill(q *scsiCommand, h *header, sl slot) {
 	copy(c.cdb[:], h[32:48])
 	n := 16 + copy(c.cdb[16:], q.extended)
-	c.slot = sl
+	c.slot, c.attribute = sl, q.attribute
 	c.scsi = sam.Command{LUN: q.lun, Tag: q.tag, CDB: c.cdb[:n], Ctx: &c.ctx}
 	if q.read {
 		c.scsi.ExpectIn = q.expected
@@ -75,6 +78,7 @@ func (c *command) reset() {
 	c.scsi = sam.Command{}
 	c.xfer = transfer{}
 	c.job, c.ended, c.data, c.charged, c.whole = nil, false, nil, 0, false
+	c.attribute, c.turn = untagged, nil
 	c.parked, c.aborted, c.tell, c.fences = false, false, false, c.fences[:0]
 }
 

@@ -23,6 +23,7 @@ var errFormat = errors.New("malformed PDU (the initiator breaks RFC 7143)")
 type scsiCommand struct {
 	final       bool // no unsolicited Data-Out follows
 	read, write bool
+	attribute   attribute
 	lun         [8]byte
 	tag         uint32
 	expected    uint32 // bytes
@@ -34,7 +35,7 @@ type scsiCommand struct {
 func parseSCSICommand(h *header, ahs []byte) (c scsiCommand, err error) {
 	c = scsiCommand{
 		final: h.flag(bitFinal), read: h.flag(bitRead), write: h.flag(bitWrite),
-		lun: h.lun(), tag: h.tag(), expected: h.u32(20), cmdSN: h.u32(24),
+		attribute: attribute(h[1] & bitsAttribute), lun: h.lun(), tag: h.tag(), expected: h.u32(20), cmdSN: h.u32(24),
 	}
 	switch {
 	case c.tag == noTag:

@@ -39,12 +39,12 @@ func TestParseRequests(t *testing.T) {
 			01a10000 00000200 0001000000000000 11223344 00001000 00000064 00000007
 			2a000000000500000800 000000000000`,
 			func(h *header) any { c, _ := parseSCSICommand(h, nil); return c },
-			scsiCommand{final: true, write: true, lun: [8]byte{1: 1}, tag: 0x11223344, expected: 4096, cmdSN: 100}},
+			scsiCommand{final: true, write: true, attribute: simple, lun: [8]byte{1: 1}, tag: 0x11223344, expected: 4096, cmdSN: 100}},
 		{"SCSI read, immediate", `
 			41c10000 00000000 0000000000000000 00000001 00000200 00000064 00000007
 			28000000000500000100 000000000000`,
 			func(h *header) any { c, _ := parseSCSICommand(h, nil); return c },
-			scsiCommand{final: true, read: true, tag: 1, expected: 512, cmdSN: 100}},
+			scsiCommand{final: true, read: true, attribute: simple, tag: 1, expected: 512, cmdSN: 100}},
 		{"Data-Out", `
 			05800000 00000400 0000000000000000 00000001 00000009 00000000 00000007
 			00000000 00000003 00001000 00000000`,

@@ -36,8 +36,10 @@ func (s *session) handleSCSI(sl slot) error {
 // prepare lets the device look at a command.
 func (s *session) prepare(c *command, q *scsiCommand) {
 	switch {
-	case q.bidi, q.read && q.write:
+	case q.bidi, q.read && q.write, q.attribute > aca:
 		c.fail(senseBadUnit) // no command of a disk is bidirectional
+	case q.attribute == aca:
+		c.fail(senseNoACA)
 	case !s.nexus.Prepare(&c.scsi):
 		c.ended = true
 	case min(c.scsi.WantOut, c.scsi.ExpectOut) > maxTransfer, min(c.scsi.WantIn, c.scsi.ExpectIn) > maxTransfer:
@@ -73,7 +75,7 @@ func (s *session) makeRoom(c *command, want uint32, firstBurst bool) {
 	switch {
 	case want <= s.small():
 		c.whole = true
-	case s.budget.try(int64(want)):
+	case c.turn == nil && s.budget.try(int64(want)):
 		c.whole, c.charged = true, int64(want)
 	case firstBurst:
 		want = s.small()
@@ -152,7 +154,7 @@ func (s *session) proceed(c *command) {
 // tryNow executes a command here, if that takes no waiting. What it reads is no
 // more than a few pages, so that others do not wait for it either.
 func (s *session) tryNow(c *command) bool {
-	if s.trier == nil || c.xfer.want > 0 || min(c.scsi.WantIn, c.scsi.ExpectIn) > s.small() || c.ctx.Err() != nil {
+	if s.trier == nil || c.turn != nil || c.xfer.want > 0 || min(c.scsi.WantIn, c.scsi.ExpectIn) > s.small() || c.ctx.Err() != nil {
 		return false
 	}
 	return s.provide(c) && s.trier.TryExecute(&c.scsi)
@@ -175,6 +177,7 @@ func (s *session) askForData(c *command) (r2ts []*note) {
 
 // waitForRoom waits for memory for the data of a large write, in a worker.
 func (s *session) waitForRoom(c *command) {
+	c.awaitTurn()
 	want := c.xfer.want
 	if !s.budget.take(&c.ctx, int64(want)) {
 		s.end(c)
@@ -192,6 +195,7 @@ func (s *session) waitForRoom(c *command) {
 
 // execute runs a command, in a worker.
 func (s *session) execute(c *command) {
+	c.awaitTurn()
 	if s.provide(c) && c.ctx.Err() == nil {
 		s.nexus.Execute(&c.scsi)
 	}

@@ -57,16 +57,34 @@ func TestAbortTask(t *testing.T) {
 	i.status(h.tag(), 0)
 }
 
-// TestAbortWhileDataComes aborts a write between its R2T and its data.
+// TestAbortWhileDataComes ends a write between its R2T and its data, by whatever function:
+// it is answered at once, for some initiators send no data any more; what others send
+// still, before the response or after, goes nowhere; and the tag can be used again.
 func TestAbortWhileDataComes(t *testing.T) {
-	i := newRig(t, Limits{}).login("ImmediateData=No")
-	h := i.scsi(isWrite, 1024, write10, 0, 2)
-	i.send(h, nil)
-	tag := i.recv(opR2T).u32(20)
-	i.manage(sam.AbortTask, h, tmfComplete)
-	i.sendData(h.tag(), tag, pattern(0, 1024), 0, 1024, 512)
-	i.echo()
-	i.readBack(0, make([]byte, 1024), 8192, 1<<20)
+	for _, f := range []sam.TaskFunction{sam.AbortTask, sam.AbortTaskSet, sam.ClearTaskSet, sam.LogicalUnitReset, sam.TargetWarmReset} {
+		i := newRig(t, Limits{}).login("ImmediateData=No", "InitialR2T=No")
+		h := i.scsi(isWrite, 2048, write10, 0, 4)
+		i.send(h, nil)
+		tag := i.recv(opR2T).u32(20)
+		early := i.scsi(bitWrite, 2048, write10, 0, 4) // unsolicited data follows
+		i.send(early, nil)
+		data := pattern(0, 2048)
+		i.send(i.dataOut(h.tag(), tag, 0, 0, false), data[:512])
+		i.manage(f, h, tmfComplete)
+		i.send(i.dataOut(h.tag(), tag, 1, 512, true), data[512:])
+		if f == sam.AbortTask {
+			i.manage(f, early, tmfComplete)
+		}
+		i.send(i.dataOut(early.tag(), noTag, 0, 0, true), data)
+		i.echo()
+		i.readBack(0, make([]byte, 2048), 8192, 1<<20)
+		again := i.scsi(isWrite, 1024, write10, 0, 2)
+		again.put32(16, h.tag())
+		i.send(again, nil)
+		i.sendData(h.tag(), i.recv(opR2T).u32(20), data, 0, 1024, 512)
+		i.status(h.tag(), 0)
+		i.readBack(0, data[:1024], 8192, 1<<20)
+	}
 }
 
 // TestAbortUnreceived names the next command as one that got lost: its CmdSN

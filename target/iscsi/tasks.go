@@ -10,9 +10,10 @@ import (
 // task tag. Every command in it is either parked, or owned by a goroutine that
 // will ask for it again (park, finish) and learns there whether it was aborted.
 type tasks struct {
-	mu    sync.Mutex
-	byTag map[uint32]*command
-	spare []*command
+	mu      sync.Mutex
+	byTag   map[uint32]*command
+	special int // how many in it are, see attribute
+	spare   []*command
 }
 
 // get returns a command to fill.
@@ -44,7 +45,18 @@ func (t *tasks) add(c *command) bool {
 		return false
 	}
 	t.byTag[c.scsi.Tag] = c
+	if t.special > 0 || c.attribute.special() {
+		t.queueLocked(c)
+	}
 	return true
+}
+
+// removeLocked takes a command out of the table.
+func (t *tasks) removeLocked(c *command) {
+	delete(t.byTag, c.scsi.Tag)
+	if c.attribute.special() {
+		t.special--
+	}
 }
 
 // park leaves a command to the table until its next Data-Out, and sends the R2Ts
@@ -90,7 +102,7 @@ func (t *tasks) finish(c *command, q *queue) (ok, last bool) {
 }
 
 func (t *tasks) finishLocked(c *command, q *queue, wake bool) {
-	delete(t.byTag, c.scsi.Tag)
+	t.removeLocked(c)
 	if c.aborted {
 		c.end(sam.TaskAborted, nil)
 	}
@@ -108,7 +120,7 @@ func (t *tasks) finishLocked(c *command, q *queue, wake bool) {
 func (t *tasks) abort(match, tell func(*command) bool, f *fence) (n int) {
 	var gone []*command
 	t.mu.Lock()
-	for tag, c := range t.byTag {
+	for _, c := range t.byTag {
 		if !match(c) {
 			continue
 		}
@@ -123,7 +135,7 @@ func (t *tasks) abort(match, tell func(*command) bool, f *fence) (n int) {
 			t.finishLocked(c, c.s.queue, true)
 		default:
 			c.parked = false
-			delete(t.byTag, tag)
+			t.removeLocked(c)
 			gone = append(gone, c)
 		}
 	}
@@ -154,6 +166,6 @@ func (t *tasks) markAborted(c *command) {
 // drop takes an aborted command out of the table.
 func (t *tasks) drop(c *command) {
 	t.mu.Lock()
-	delete(t.byTag, c.scsi.Tag)
+	t.removeLocked(c)
 	t.mu.Unlock()
 }

@@ -118,5 +118,6 @@ var (
 	senseWrongAmount    = newSense(0x0b, 0x0c, 0x0d)
 	senseDataDigest     = newSense(0x0b, 0x47, 0x05)
 	senseBadUnit        = newSense(0x05, 0x0e, 0x03) // invalid field in command information unit
+	senseNoACA          = newSense(0x05, 0x49, 0x00) // invalid message: there is no ACA
 	senseTooLarge       = newSense(0x05, 0x24, 0x00) // invalid field in CDB
 )

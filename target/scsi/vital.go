@@ -90,8 +90,8 @@ func appendDesignator(p []byte, codeSet, association, kind byte, value []byte) [
 }
 
 // extendedInquiry is the extended INQUIRY data page (SPC-4 7.8.7): simple task
-// attributes (commands run in any order, so the others would be a lie), a volatile
-// cache, unit attentions of each I_T nexus by themselves; no protection information.
+// attributes (the others are kept within a session alone), a volatile cache, unit
+// attentions of each I_T nexus by themselves; no protection information.
 func extendedInquiry() []byte {
 	p := make([]byte, 0x3c)
 	p[1] = 0x01 // SIMPSUP
