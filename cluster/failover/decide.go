@@ -18,6 +18,7 @@ func (m *Machine) settle(l *lun) {
 
 func (m *Machine) remember(l *lun, what What) {
 	l.memo = Memo{l.term, what}
+	l.writing++
 	m.do(Remember{l.id, l.memo})
 }
 
@@ -34,14 +35,17 @@ func (m *Machine) offer(l *lun) {
 	}
 }
 
-// remembered goes on from offer: from now on this node needs a lease, as the other one
-// may serve, too.
+// remembered goes on from offer, when what is on disk is the last that was to be written:
+// from now on this node needs a lease, as the other one may serve, too.
 func (m *Machine) remembered(e Remembered) {
 	l := m.luns[e.LUN]
-	if l != nil {
-		l.durable = max(l.durable, e.Memo.Term)
+	if l == nil {
+		return
 	}
-	if l == nil || !l.asking || e.Memo != (Memo{l.term, Offered}) || l.memo != e.Memo {
+	l.writing--
+	l.durable = max(l.durable, e.Memo.Term)
+	last := l.writing == 0 || m.cfg.mutation == offersEarly
+	if !l.asking || !last || e.Memo != (Memo{l.term, Offered}) {
 		return
 	}
 	l.asking, l.offered, l.again = false, true, 0

@@ -123,6 +123,7 @@ type (
 	// while now < Until. It may go back. It is in force at once, too.
 	SetLease struct{ Until Time }
 	// Remember makes a Memo durable, in place of the one before; then comes Remembered.
+	// Those of a LUN are carried out one after the other.
 	Remember struct {
 		LUN  catalog.UUID
 		Memo Memo

@@ -3,7 +3,6 @@ package failover
 import (
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +21,7 @@ func (w *world) moves() (ms []move) {
 	add := func(name string, do func(w *world)) { ms = append(ms, move{name, do}) }
 	if w.steps > 0 {
 		// A node that does not tick is paused, or busy; its time passes nevertheless.
-		for ticking := range 4 {
+		for ticking := 1; ticking < 4; ticking++ {
 			add(fmt.Sprintf("time passes, ticks %02b", ticking), func(w *world) {
 				w.steps--
 				w.time += tickTime
@@ -142,28 +141,55 @@ func explore(from *world, most int) (visited int, path []string) {
 	return len(seen), nil
 }
 
-// scopes are the worlds that are explored.
-var scopes = []struct {
+// scope is a world that is explored, and the faults that must be found in it.
+type scope struct {
 	name  string
-	scope func(w *world)
-}{
-	{"take over", func(w *world) { w.steps, w.entries = 7, 1 }},
-	{"take over, slow a", func(w *world) { w.rates, w.steps, w.entries = [2]int64{98, 100}, 6, 1 }},
-	{"take over, slow b", func(w *world) { w.rates, w.steps, w.entries = [2]int64{100, 98}, 6, 1 }},
+	prime func(w *world) // what has happened before
+	begin func(w *world) // what may happen
+	finds []mutation
+}
+
+// healthy lets both nodes have leases.
+func healthy(w *world) {
+	for range 2 {
+		for i := range w.n {
+			w.step(i, Tick{})
+		}
+		for i := range w.n {
+			for len(w.net[i]) > 0 {
+				w.receive(i, 0, false)
+			}
+		}
+		for i := range w.n {
+			for len(w.n[i].writing) > 0 {
+				w.flushed(i)
+			}
+		}
+	}
+}
+
+var scopes = []scope{
+	{"take over", healthy, func(w *world) { w.steps, w.entries = 5, 1 }, nil},
 }
 
 func TestExplore(t *testing.T) {
-	most := 200_000
 	for _, s := range scopes {
 		t.Run(s.name, func(t *testing.T) {
 			w := newWorld(0, 1)
-			s.scope(w)
-			n, path := explore(w, most)
+			s.prime(w)
+			s.begin(w)
+			n, path := explore(w, 1_000_000)
 			t.Logf("%d worlds", n)
 			if path != nil {
 				t.Fatalf("after %d worlds:\n%s", n, strings.Join(path, "\n"))
 			}
+			for m := fromAnswer; m <= losesDeaf; m++ {
+				w := newWorld(m, 1)
+				s.prime(w)
+				s.begin(w)
+				n, path := explore(w, 100_000)
+				t.Logf("mutation %d: %d worlds, %d", m, n, len(path))
+			}
 		})
 	}
-	_ = os.Getenv
 }

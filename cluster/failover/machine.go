@@ -88,6 +88,7 @@ type lun struct {
 
 	memo    Memo   // as it is on disk, or under way there
 	durable uint64 // the highest term that is on disk
+	writing int    // how many Remembers are under way
 	role    Role   // as it was told
 }
 
@@ -191,7 +192,7 @@ func (m *Machine) update(c *catalog.LUN) {
 	next := &lun{
 		id: l.id, term: c.Term, decided: c.Decided, preferred: l.preferred,
 		mine: c.Serves(m.cfg.Self), peers: c.Serves(m.cfg.Peer),
-		joined: l.joined, join: l.join, memo: l.memo, durable: l.durable, role: l.role,
+		joined: l.joined, join: l.join, memo: l.memo, durable: l.durable, writing: l.writing, role: l.role,
 		aloneFrom: m.aloneFrom(l, c), good: m.now,
 	}
 	if next.memo.Term == next.term {

@@ -15,5 +15,6 @@ const (
 	forgets               // a restarted node does not wait for what it may have granted
 	noWait                // a node that takes over does not wait for the leases it granted
 	offersFree            // a node that has proposed that both serve goes on without a lease
+	offersEarly           // that it was proposed is on disk, and then something older again
 	losesDeaf             // a node that is not in the set any more goes on
 )
