@@ -60,6 +60,22 @@ type Command struct {
 	Needed uint32
 }
 
+// Lasting is a context that ends with the command's, and from which others can be made:
+// those hold on to it for a moment after they have ended, when the command may be another
+// one already, and its own Ctx with it. stop ends it.
+func (c *Command) Lasting() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := c.Ctx.Done() // looked up now
+	go func() {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // TaskFunction is a task management function (SAM-5 7.1).
 type TaskFunction byte
 

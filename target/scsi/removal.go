@@ -80,7 +80,9 @@ func (v *view) loadEject(c *sam.Command, load bool) sense {
 // moveMedium puts the medium where it is wanted, unless it is there or somebody
 // prevents it, at either site.
 func (u *unit) moveMedium(c *sam.Command, load bool) (moved bool, s sense) {
-	if u.preventedThere(c.Ctx) {
+	ctx, stop := c.Lasting()
+	defer stop()
+	if u.preventedThere(ctx) {
 		return false, illegal(gotgt.ASC_MEDIUM_REMOVAL_PREVENTED)
 	}
 	u.settings.Lock()

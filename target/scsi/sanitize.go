@@ -84,7 +84,9 @@ func sanitizeUnit(v *view, c *sam.Command) sense {
 	if s.failed() {
 		return s
 	}
-	err := u.sanitizer.Start(c.Ctx, o, func() error { return u.endOthers(c) })
+	ctx, stop := c.Lasting()
+	defer stop()
+	err := u.sanitizer.Start(ctx, o, func() error { return u.endOthers(c) })
 	if err != nil {
 		u.target.log.Warn("a LUN is not sanitized", "lun", u.number, "err", err)
 		return u.sanitizeSense(err, bitAUSE)
@@ -92,7 +94,7 @@ func sanitizeUnit(v *view, c *sam.Command) sense {
 	if c.CDB[1]&bitSanitizeImmediate != 0 {
 		return sense{}
 	}
-	return u.sanitizeSense(u.sanitizer.Wait(c.Ctx), 0)
+	return u.sanitizeSense(u.sanitizer.Wait(ctx), 0)
 }
 
 // sanitizeOrder reads what is asked for. The parameter list of OVERWRITE (SBC-3
@@ -133,7 +135,9 @@ func (u *unit) sanitizeOrder(c *sam.Command) (o sanitize.Order, s sense) {
 
 // exitFailure is EXIT FAILURE MODE.
 func exitFailure(v *view, c *sam.Command) sense {
-	return v.unit.sanitizeSense(v.unit.sanitizer.Exit(c.Ctx), 0x1f)
+	ctx, stop := c.Lasting()
+	defer stop()
+	return v.unit.sanitizeSense(v.unit.sanitizer.Exit(ctx), 0x1f)
 }
 
 // sanitizeSense turns an error of the Sanitizer into sense data; fault is the field of
