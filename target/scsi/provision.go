@@ -10,8 +10,7 @@ import (
 )
 
 // Limits told in VPD page B0h: they bound how long one command keeps the medium
-// busy. WRITE SAME's is lower because its pattern may have to be written; it holds for
-// "all up to the end", too.
+// busy. WRITE SAME's is lower because its pattern may have to be written.
 const (
 	maxUnmap       = 512 << 20 // bytes, all ranges of a command together
 	maxUnmapRanges = 256
@@ -136,13 +135,11 @@ func writeSameOperation(code api.SCSICommandType, f form, byte1 byte) operation 
 	return op
 }
 
-// writeSameExtent takes 0 blocks for all up to the last one. As many as B0h does not
-// allow are refused, whether the CDB says their number or not (SBC-3 5.43).
+// writeSameExtent refuses 0 blocks, which would mean all up to the last one: B0h
+// says so (WSNZ).
 func (f form) writeSameExtent(u *unit, cdb []byte) (extent, sense) {
-	if lba, blocks := f.lba(cdb), u.blocks(); f.count(cdb) == 0 && lba < blocks {
-		f.count = fixed(blocks - lba)
-	} else if f.count(cdb) == 0 {
-		return extent{}, illegal(gotgt.ASC_LBA_OUT_OF_RANGE)
+	if f.count(cdb) == 0 {
+		return extent{}, invalidField(f.countAt)
 	}
 	return f.extent(u, cdb, maxWriteSame)
 }

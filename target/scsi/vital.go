@@ -129,6 +129,7 @@ func (u *unit) blockLimits() []byte {
 	physical := uint32(1) << u.lu.Attrs.Lbppbe
 	p := make([]byte, 0x3c)
 	be := binary.BigEndian
+	p[0] = 0x01 // WSNZ: WRITE SAME of "all the rest" is not bounded, so not allowed
 	p[1] = byte(u.maxCompare())
 	be.PutUint16(p[2:], uint16(physical))
 	be.PutUint32(p[4:], MaxTransfer>>u.shift)
