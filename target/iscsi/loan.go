@@ -70,7 +70,7 @@ func (l *loan) look(s *session) {
 // lendable tells whether the reader may execute a command that writes, and stay the
 // reader.
 func (s *session) lendable(c *command) bool {
-	if s.trier == nil || c.xfer.want == 0 || c.xfer.want > s.small() || c.ctx.Err() != nil {
+	if s.trier == nil || c.turn != nil || c.xfer.want == 0 || c.xfer.want > s.small() || c.ctx.Err() != nil {
 		return false
 	}
 	if s.loan.pause > 0 {
