@@ -8,87 +8,139 @@ import (
 	"testing"
 )
 
+// The exploration visits every run of two nodes in which at most so many faults come
+// about, at whatever time. Between faults everything takes its ordinary course, in rounds:
+// time passes, nodes tick, what was proposed is agreed upon and applied, memos are
+// written, messages arrive. Faults begin and end by themselves: a line is cut in one
+// direction, holds back its messages, or brings all of them twice; a node is paused, or
+// does not hear the log; nobody agrees on anything; a node crashes, and begins with an
+// earlier state; replicas are joined or parted; a node is drained.
+
+// roundTime is how far time goes in a round: half a heartbeat.
+const roundTime = 125
+
+// toggles are faults that begin and end.
+type toggles struct {
+	cut, held, twice   [2]bool // messages to a node
+	paused, deaf, slow [2]bool // a node; slow: it writes one memo a round
+	noQuorum           bool
+}
+
+// explored is a world in the exploration.
+type explored struct {
+	*world
+	toggles
+	rounds, faults int // that may still come
+	allowed        string
+}
+
+func (x *explored) clone() *explored {
+	c := *x
+	c.world = x.world.clone()
+	return &c
+}
+
+func (x *explored) key() [16]byte {
+	sum := sha256.Sum256(fmt.Appendf([]byte(x.world.key()), "%v %d %d", x.toggles, x.rounds, x.faults))
+	return [16]byte(sum[:])
+}
+
+// round is the ordinary course of things.
+func (x *explored) round() {
+	x.rounds--
+	x.time += roundTime
+	x.check()
+	if !x.noQuorum {
+		for len(x.proposals) > 0 && x.entriesOf() < 12 {
+			x.commit(0)
+		}
+	}
+	for i := range x.n {
+		n := &x.n[i]
+		if x.paused[i] {
+			continue
+		}
+		for !n.born || !x.deaf[i] && n.applied < x.entriesOf() {
+			x.apply(i)
+		}
+		x.step(i, Tick{})
+		for more := true; more && len(n.writing) > 0; more = !x.slow[i] {
+			x.flushed(i)
+		}
+	}
+	for range 3 { // requests, answers, and what was held back
+		x.arrive(0)
+		x.arrive(1)
+	}
+}
+
+func (x *explored) arrive(i int) {
+	if x.cut[i] {
+		x.net[i] = nil
+	}
+	for !x.held[i] && !x.paused[i] && len(x.net[i]) > 0 {
+		if x.twice[i] {
+			x.receive(i, 0, true)
+		}
+		x.receive(i, 0, false)
+	}
+}
+
 // move is something that can happen next.
 type move struct {
 	name string
-	do   func(w *world)
+	do   func(x *explored)
 }
 
-// tickTime is how far time goes at once.
-const tickTime = 250
-
-func (w *world) moves() (ms []move) {
-	add := func(name string, do func(w *world)) { ms = append(ms, move{name, do}) }
-	if w.steps > 0 {
-		// A node that does not tick is paused, or busy; its time passes nevertheless.
-		for ticking := 1; ticking < 4; ticking++ {
-			add(fmt.Sprintf("time passes, ticks %02b", ticking), func(w *world) {
-				w.steps--
-				w.time += tickTime
-				w.check()
-				for i := range w.n {
-					if ticking>>i&1 != 0 {
-						w.step(i, Tick{})
-					}
-				}
+func (x *explored) moves() (ms []move) {
+	if x.rounds > 0 {
+		ms = append(ms, move{"time passes", (*explored).round})
+	}
+	if x.faults == 0 {
+		return ms
+	}
+	fault := func(kind, name string, do func(x *explored)) {
+		if strings.Contains(x.allowed, kind) {
+			ms = append(ms, move{name, func(x *explored) { x.faults--; do(x) }})
+		}
+	}
+	fault("quorum", "QUORUM", func(x *explored) { x.noQuorum = !x.noQuorum })
+	for i := range x.n {
+		name := string(names[i])
+		fault("cut", "CUT to "+name, func(x *explored) { x.cut[i] = !x.cut[i] })
+		fault("hold", "HOLD to "+name, func(x *explored) { x.held[i] = !x.held[i] })
+		fault("twice", "TWICE to "+name, func(x *explored) { x.twice[i] = !x.twice[i] })
+		fault("pause", "PAUSE "+name, func(x *explored) { x.paused[i] = !x.paused[i] })
+		fault("slow", "SLOW "+name, func(x *explored) { x.slow[i] = !x.slow[i] })
+		fault("deaf", "DEAF "+name, func(x *explored) { x.deaf[i] = !x.deaf[i] })
+		for _, less := range slices.Compact([]int{0, min(1, x.n[i].applied), x.n[i].applied}) {
+			fault("crash", fmt.Sprintf("CRASH of %s, %d entries behind", name, less), func(x *explored) {
+				x.boot(i, x.n[i].applied-less, x.clock(i))
 			})
 		}
-	}
-	if w.entriesOf() < w.entries {
-		for k, p := range w.proposals {
-			add("agreed: "+p.text(), func(w *world) { w.commit(k) })
-		}
-	}
-	for i := range w.n {
-		w.nodeMoves(i, add)
+		x.lineMoves(i, fault)
 	}
 	return ms
 }
 
-func (w *world) nodeMoves(i int, add func(string, func(*world))) {
-	n, name := &w.n[i], string(names[i])
-	for k, m := range w.net[i] {
-		text := fmt.Sprintf("%s receives %T%+v", name, m, m)
-		add(text, func(w *world) { w.receive(i, k, false) })
-		if w.copies > 0 {
-			add(text+", and once more", func(w *world) { w.copies--; w.receive(i, k, true) })
-		}
+func (x *explored) lineMoves(i int, fault func(kind, name string, do func(*explored))) {
+	name, id := string(names[i]), lunID(0)
+	l := x.n[i].m.luns[id]
+	switch {
+	case l == nil || x.paused[i]:
+	case l.joined:
+		fault("part", name+" is parted", func(x *explored) { x.step(i, Parted{id}) })
+	case l.alone():
+		fault("join", name+" is joined", func(x *explored) { x.step(i, Joined{id, 1}) })
 	}
-	if !n.born || n.applied < w.entriesOf() {
-		add(name+" applies", func(w *world) { w.apply(i) })
-	}
-	if len(n.writing) > 0 {
-		add(name+" has written a memo", func(w *world) { w.flushed(i) })
-	}
-	for k := range w.luns {
-		id := lunID(k)
-		l := n.m.luns[id]
-		if l == nil {
-			continue
-		}
-		if w.joins > 0 && l.alone() && !l.joined {
-			add(name+" is joined", func(w *world) { w.joins--; w.step(i, Joined{id, 1}) })
-		}
-		if w.parts > 0 && l.joined {
-			add(name+" is parted", func(w *world) { w.parts--; w.step(i, Parted{id}) })
-		}
-		if w.drains > 0 && l.mine && l.peers {
-			add(name+" is drained", func(w *world) { w.drains--; w.step(i, Drained{id}) })
-		}
-	}
-	if w.crashes > 0 {
-		for _, snapshot := range slices.Compact([]int{0, n.applied}) {
-			add(fmt.Sprintf("%s CRASHES, and starts from entry %d", name, snapshot), func(w *world) {
-				w.crashes--
-				w.boot(i, snapshot, w.clock(i))
-			})
-		}
+	if l != nil && l.mine && l.peers && !x.paused[i] {
+		fault("drain", name+" is drained", func(x *explored) { x.step(i, Drained{id}) })
 	}
 }
 
 // try makes a move in a copy of the world; bad is what is broken then.
-func (w *world) try(m move) (next *world, bad string) {
-	next = w.clone()
+func (x *explored) try(m move) (next *explored, bad string) {
+	next = x.clone()
 	defer func() {
 		if r := recover(); r != nil {
 			b, ok := r.(broken)
@@ -102,93 +154,98 @@ func (w *world) try(m move) (next *world, bad string) {
 	return next, ""
 }
 
-// explore visits all worlds that can come from one, nearest first, up to a number, and
-// returns how something was broken.
-func explore(from *world, most int) (visited int, path []string) {
-	type step struct {
-		before *step
-		name   string
-		w      *world
-	}
-	trace := func(s *step, last ...string) (all []string) {
-		for ; s.before != nil; s = s.before {
-			all = append(all, s.name)
-		}
-		slices.Reverse(all)
-		return append(all, last...)
-	}
+// explore visits every world that can come from one, and returns how something was broken.
+func explore(x *explored) (visited int, path []string) {
 	seen := map[[16]byte]bool{}
-	queue := []*step{{w: from}}
-	for len(queue) > 0 {
-		s := queue[0]
-		queue = queue[1:]
-		for _, m := range s.w.moves() {
-			next, bad := s.w.try(m)
+	var visit func(x *explored) []string
+	visit = func(x *explored) []string {
+		for _, m := range x.moves() {
+			next, bad := x.try(m)
 			if bad != "" {
-				return len(seen), trace(s, m.name, bad)
+				return []string{m.name, bad}
 			}
-			sum := sha256.Sum256([]byte(next.key()))
-			if key := [16]byte(sum[:]); !seen[key] {
-				seen[key] = true
-				queue = append(queue, &step{s, m.name, next})
+			key := next.key()
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			if path := visit(next); path != nil {
+				return append([]string{m.name}, path...)
 			}
 		}
-		s.w = nil
-		if len(seen) >= most {
-			return len(seen), nil
-		}
+		return nil
 	}
-	return len(seen), nil
+	path = visit(x)
+	return len(seen), path
 }
 
-// scope is a world that is explored, and the faults that must be found in it.
+// scope is what is explored: the faults that are possible, how many of them, in how many
+// rounds, from which world on; and which faults of the machine are found there.
 type scope struct {
-	name  string
-	prime func(w *world) // what has happened before
-	begin func(w *world) // what may happen
-	finds []mutation
-}
-
-// healthy lets both nodes have leases.
-func healthy(w *world) {
-	for range 2 {
-		for i := range w.n {
-			w.step(i, Tick{})
-		}
-		for i := range w.n {
-			for len(w.net[i]) > 0 {
-				w.receive(i, 0, false)
-			}
-		}
-		for i := range w.n {
-			for len(w.n[i].writing) > 0 {
-				w.flushed(i)
-			}
-		}
-	}
+	name, allowed  string
+	faults, rounds int
+	from           func(x *explored)
+	finds          []mutation
 }
 
 var scopes = []scope{
-	{"take over", healthy, func(w *world) { w.steps, w.entries = 5, 1 }, nil},
+	{"take over", "cut hold twice deaf pause quorum", 3, 16, leased, []mutation{fromAnswer, grantsOn, grantsBlind, grantsAhead, grantsUnread, noWait, losesDeaf}},
+	{"take over and crash", "cut deaf crash", 3, 14, leased, []mutation{forgets}},
+	{"back again", "cut join part deaf quorum", 3, 16, aAlone, []mutation{offersFree}},
+	{"back again and crash", "join crash deaf slow part", 4, 8, aAlone, []mutation{grantsBehind, vouchesAll, offersEarly}},
+	{"drain", "cut drain deaf crash", 3, 12, leased, []mutation{noWait}},
+}
+
+// leased: both nodes serve together.
+func leased(x *explored) { x.pass(4) }
+
+// aAlone: node a serves alone, and is connected to b, which has applied that.
+func aAlone(x *explored) {
+	x.pass(4)
+	x.cut = [2]bool{true, true}
+	x.pass(14)
+	x.cut = [2]bool{}
+	x.pass(3)
+	if r := x.n[0].roles[lunID(0)]; r.Serve != ByItself || r.When != Always {
+		panic("a does not serve alone")
+	}
+}
+
+func (x *explored) pass(rounds int) {
+	for x.rounds = rounds; x.rounds > 0; {
+		x.round()
+	}
+}
+
+// world is where a scope begins, with clocks that go at different rates.
+func (s *scope) world(mut mutation, rates [2]int64) *explored {
+	w := newWorld(mut, 1)
+	w.rates = rates
+	for i := range w.n {
+		w.boot(i, 0, w.clock(i)-50_000)
+		w.apply(i)
+	}
+	x := &explored{world: w}
+	s.from(x)
+	x.allowed, x.faults, x.rounds = s.allowed, s.faults, s.rounds
+	return x
 }
 
 func TestExplore(t *testing.T) {
 	for _, s := range scopes {
 		t.Run(s.name, func(t *testing.T) {
-			w := newWorld(0, 1)
-			s.prime(w)
-			s.begin(w)
-			n, path := explore(w, 1_000_000)
-			t.Logf("%d worlds", n)
-			if path != nil {
-				t.Fatalf("after %d worlds:\n%s", n, strings.Join(path, "\n"))
+			for _, rates := range [][2]int64{{100, 100}, {98, 100}, {100, 98}} {
+				n, path := explore(s.world(0, rates))
+				t.Logf("%d worlds", n)
+				if path != nil {
+					t.Fatalf("clocks %v, after %d worlds:\n%s", rates, n, strings.Join(path, "\n"))
+				}
 			}
 			for m := fromAnswer; m <= losesDeaf; m++ {
-				w := newWorld(m, 1)
-				s.prime(w)
-				s.begin(w)
-				n, path := explore(w, 100_000)
-				t.Logf("mutation %d: %d worlds, %d", m, n, len(path))
+				n, path := explore(s.world(m, [2]int64{100, 100}))
+				if path != nil {
+					t.Logf("mutation %d: %d worlds, %d %s", m, n, len(path), path[len(path)-1])
+				}
 			}
 		})
 	}

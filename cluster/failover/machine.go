@@ -222,13 +222,14 @@ func (m *Machine) aloneFrom(old *lun, c *catalog.LUN) Time {
 // hold ends what was allowed in the term before, before anything is allowed in this one.
 func (m *Machine) hold(l *lun) {
 	r := m.roleOf(l)
+	if r == l.role || m.cfg.mutation == losesDeaf && !l.mine {
+		return
+	}
 	if r.Serve != None {
 		r.When = Hold
 	}
-	if r != l.role && !(m.cfg.mutation == losesDeaf && !l.mine) {
-		l.role = r
-		m.do(SetRole{l.id, r})
-	}
+	l.role = r
+	m.do(SetRole{l.id, r})
 }
 
 // alone tells whether this node is the only one in the serving set.

@@ -28,10 +28,6 @@ type world struct {
 	net       [2][]any // messages to each node
 	n         [2]node
 	lives     uint64
-
-	// What may still happen.
-	crashes, joins, parts, drains, copies int
-	steps, entries                        int
 }
 
 // node is a node of the world: its machine, and what the machine had it do.
@@ -337,7 +333,7 @@ func (w *world) key() string {
 		}
 		num(v)
 	}
-	num(w.time, int64(w.crashes), int64(w.joins), int64(w.parts), int64(w.drains), int64(w.copies), int64(len(w.log)))
+	num(w.time, int64(len(w.log)))
 	b = append(b, w.log...)
 	for _, p := range w.proposals {
 		b = append(b, p.text()...)

@@ -1,0 +1,169 @@
+package failover
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/twinlun/twinlun/cluster/catalog"
+)
+
+func TestStretched(t *testing.T) {
+	for _, c := range []struct {
+		d    catalog.Duration
+		want Time
+	}{{0, 0}, {1, 2}, {98, 100}, {99, 102}, {1000, 1021}, {2e9, 2040816327}} {
+		if got := Stretched(c.d); got != c.want {
+			t.Errorf("Stretched(%d) = %d, want %d", c.d, got, c.want)
+		}
+		// A clock that is 2% slow does not reach d before one that is right reaches it.
+		if slow := Stretched(c.d) * 98 / 100; slow < Time(c.d) {
+			t.Errorf("Stretched(%d): by a slow clock only %d have passed", c.d, slow)
+		}
+	}
+}
+
+// script is one machine, and what it did.
+type script struct {
+	t   *testing.T
+	m   *Machine
+	now Time
+}
+
+func newScript(t *testing.T, memos ...Memo) *script {
+	s := &script{t, New(Config{Self: "a", Peer: "b", Life: 7, Start: 10_000}), 10_000}
+	for _, memo := range memos {
+		got := s.at(10_000, Known{lunID(0), memo})
+		if free := got == "alone in 4 free"; free != (memo.What == Alone) {
+			t.Errorf("the memo %v leads to %q", memo, got)
+		}
+	}
+	return s
+}
+
+// at gives an event, and tells the actions, in short.
+func (s *script) at(now Time, ev Event) string {
+	var did []string
+	for _, a := range s.m.Step(now, ev) {
+		text := strings.TrimPrefix(fmt.Sprintf("%T", a), "failover.")
+		switch a := a.(type) {
+		case SetRole:
+			text = fmt.Sprintf("%s in %d %s", [...]string{"none", "together", "alone"}[a.Role.Serve], a.Role.Term, [...]string{"held", "leased", "free"}[a.Role.When])
+		case SetLease:
+			text = fmt.Sprintf("lease until %d", a.Until)
+		case Ask:
+			text = fmt.Sprintf("ask %d", a.Request.Seq)
+		case Answer:
+			text = fmt.Sprintf("answer %d, applied %d, decided %d", a.Grant.Seq, a.Grant.Applied, a.Grant.Decided)
+		case Propose:
+			text = fmt.Sprintf("propose %s of %d", [...]string{"take", "join", "leave"}[a.Kind], a.LUNs[0].Term)
+		case Remember:
+			text = fmt.Sprintf("remember %s in %d", [...]string{"nothing", "alone", "offered"}[a.Memo.What], a.Memo.Term)
+		}
+		did = append(did, text)
+	}
+	return strings.Join(did, "; ")
+}
+
+func applied(index uint64, term, decided uint64, serving ...catalog.NodeID) Applied {
+	return Applied{Index: index, Decided: decided, Settings: settings, Longest: settings.Lease, LUNs: []catalog.LUN{{
+		ID: lunID(0), Term: term, Decided: decided, Serving: serving, Preferred: "a",
+	}}}
+}
+
+// TestScripts are the course of things, one event a line.
+func TestScripts(t *testing.T) {
+	type line struct {
+		at   Time
+		ev   Event
+		want string
+	}
+	wrote := func(term uint64, what What) Event { return Remembered{lunID(0), Memo{term, what}} }
+	answer := func(seq, applied, decided uint64) Event { return Granted{Grant{7, seq, applied, decided, 1000}} }
+	asks := Asked{Request{9, 4}}
+	for name, s := range map[string]struct {
+		memos []Memo
+		lines []line
+	}{
+		"take over and join": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_000, wrote(1, Nothing), ""},
+			{10_050, answer(1, 4, 4), "lease until 11000"},
+			{10_060, asks, "answer 4, applied 5, decided 5"}, // until 11081 by b's clock at most
+			{10_250, Tick{}, "ask 2"},
+			{10_300, answer(2, 5, 5), "lease until 11250; together in 1 leased"},
+			{10_300, answer(2, 5, 5), ""},
+			{10_500, Tick{}, "ask 3"},
+			{10_749, Tick{}, ""},
+			{10_750, Tick{}, "propose take of 1; ask 4"},
+			{10_760, asks, ""},
+			{10_999, Tick{}, ""},
+			{11_000, Tick{}, "propose take of 1; ask 5"},
+			{11_050, applied(6, 2, 6, "a"), "remember nothing in 2; alone in 2 held; ask 6"},
+			{11_060, asks, "answer 4, applied 5, decided 6"}, // term 2 is not on disk yet
+			{11_070, wrote(2, Nothing), ""},
+			{11_080, Tick{}, ""},
+			{11_081, Tick{}, "remember alone in 2; alone in 2 free"},
+			{11_090, wrote(2, Alone), ""},
+			{11_100, Joined{lunID(0), 3}, "remember offered in 2"},
+			{11_110, answer(6, 6, 6), "lease until 12050"},
+			{11_120, wrote(2, Offered), "alone in 2 leased; propose join of 2"},
+			{11_130, applied(7, 3, 7, "a", "b"), "remember nothing in 3; together in 3 held; ask 7"},
+			{11_140, answer(7, 7, 7), "lease until 12130; together in 3 leased"},
+		}},
+		"the loser": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, answer(1, 5, 5), "lease until 11000; together in 1 leased"},
+			{10_250, Tick{}, "ask 2"},
+			{10_260, answer(2, 6, 6), ""}, // b serves alone, and this node does not know it yet
+			{10_270, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; lease until 11250; ask 3"},
+			{10_280, Joined{lunID(0), 3}, ""},
+			{12_000, Tick{}, "ask 4"},
+		}},
+		"alone before the restart": {[]Memo{{4, Alone}}, []line{
+			{10_000, applied(5, 3, 5, "a", "b"), "ask 1"},
+			{10_010, asks, ""},
+			{10_020, applied(9, 4, 9, "a"), "ask 2"},
+			{10_030, asks, "answer 4, applied 9, decided 9"},
+		}},
+		"offered before the restart": {[]Memo{{4, Offered}}, []line{
+			{10_000, applied(9, 4, 9, "a"), "alone in 4 held; propose take of 4; ask 1"},
+			{11_030, Tick{}, "propose take of 4; ask 2"},
+			{11_040, applied(10, 5, 10, "a"), "remember nothing in 5; alone in 5 held; remember alone in 5; alone in 5 free; ask 3"},
+		}},
+		"alone, and the memo does not say so": {[]Memo{{4, Nothing}}, []line{
+			{10_000, applied(9, 4, 9, "a"), "alone in 4 held; ask 1"},
+			{11_020, Tick{}, "ask 2"},
+			{11_021, Tick{}, "remember alone in 4; alone in 4 free"},
+		}},
+		"the joined part before it is offered": {[]Memo{{4, Alone}}, []line{
+			{10_000, applied(9, 4, 9, "a"), "ask 1"},
+			{10_010, Joined{lunID(0), 3}, "remember offered in 4"},
+			{10_020, Parted{lunID(0)}, "remember alone in 4"},
+			{10_030, Joined{lunID(0), 4}, "remember offered in 4"},
+			{10_040, wrote(4, Offered), ""},
+			{10_050, wrote(4, Alone), ""},
+			{10_060, wrote(4, Offered), "alone in 4 held; propose take of 4"}, // nothing was heard from b yet
+		}},
+		"leave": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, answer(1, 5, 5), "lease until 11000; together in 1 leased"},
+			{10_020, Drained{lunID(0)}, "none in 1 held; propose leave of 1"},
+			{10_030, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; ask 2"},
+		}},
+		"removed": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, Applied{Index: 6, Decided: 5, Settings: settings, Gone: []catalog.UUID{lunID(0)}}, "none in 1 held; ask 2"},
+			{20_000, Tick{}, "ask 3"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newScript(t, s.memos...)
+			for _, l := range s.lines {
+				if got := m.at(l.at, l.ev); got != l.want {
+					t.Fatalf("at %d, %T%+v:\n got %s\nwant %s", l.at, l.ev, l.ev, got, l.want)
+				}
+			}
+		})
+	}
+}
