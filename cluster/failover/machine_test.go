@@ -143,7 +143,7 @@ func TestScripts(t *testing.T) {
 			{10_030, Joined{lunID(0), 4}, "remember offered in 4"},
 			{10_040, wrote(4, Offered), ""},
 			{10_050, wrote(4, Alone), ""},
-			{10_060, wrote(4, Offered), "alone in 4 held; propose take of 4"}, // nothing was heard from b yet
+			{10_060, wrote(4, Offered), "alone in 4 held; propose join of 4"}, // and the lease is still to come
 		}},
 		"leave": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
