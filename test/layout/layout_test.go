@@ -30,6 +30,9 @@ var floors = map[string]int{
 	"cluster/catalog":      1,
 	"cluster/identity":     1,
 	"target/backing":       1,
+
+	"target/backing/journal": 1,
+
 	"target/sam":           1,
 
 	"target/reservation/local": 1,
