@@ -82,6 +82,9 @@ type Map struct {
 
 	dirty atomic.Int64 // blocks
 	clock atomic.Uint32
+
+	atomics atomic.Uint64 // atomic writes begun here
+	mixings atomic.Uint64
 }
 
 // New makes a map with every extent SHARED, and the gate shut. The geometry must
@@ -182,6 +185,27 @@ func (m *Map) Pin(ext uint64) bool {
 		}
 	}
 }
+
+// Atomic writes. One covers several blocks, and a command that reads these one after
+// the other could see some of them before it and some after. So such a command
+// compares Mixings before and after: what it has read is of one piece if the number
+// is the same.
+
+// BeginAtomic says that blocks will be written from now on that belong together.
+func (m *Map) BeginAtomic() {
+	m.atomics.Add(1)
+	m.Mix()
+}
+
+// Mix says that from now on blocks may change of which others, that belong to them,
+// have been read already.
+func (m *Map) Mix() { m.mixings.Add(1) }
+
+// Mixings counts the calls of Mix and BeginAtomic.
+func (m *Map) Mixings() uint64 { return m.mixings.Load() }
+
+// Atomics counts the calls of BeginAtomic.
+func (m *Map) Atomics() uint64 { return m.atomics.Load() }
 
 // Change takes bits off a state and puts others on. Engine only.
 func (m *Map) Change(ext uint64, off, on State) {

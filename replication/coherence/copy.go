@@ -96,7 +96,7 @@ func (e *Engine) copyRead(ev CopyRead) {
 	w.kind, w.seq = workCopySent, e.txSeq[w.stream]
 	e.work[ev.Token] = w
 	e.jobs[copyID{w.stream, w.seq}] = ev.Token
-	e.do(SendBulk{Stream: w.stream, Msg: &wire.Copy{Seq: w.seq, Items: items}})
+	e.do(SendBulk{Stream: w.stream, Msg: &wire.Copy{Seq: w.seq, Atomics: e.m.Atomics(), Items: items}})
 }
 
 // copyFailed: the replica cannot be read. Its extents are tried one by one, so that
@@ -161,6 +161,7 @@ func (e *Engine) copyIn(stream int, m *wire.Copy) {
 		return
 	}
 	e.rxSeq[stream] = m.Seq
+	e.mix(m.Atomics)
 	w := work{kind: workCopyStore, stream: stream, seq: m.Seq}
 	items := slices.DeleteFunc(slices.Clone(m.Items), func(b wire.Blocks) bool { return !e.accepts(b.Extent, stream, m.Seq) })
 	if len(items) == 0 {

@@ -93,6 +93,7 @@ type Engine struct {
 	link  uint32   // which connection; work of another one is orphaned
 	txSeq []uint64 // per bulk stream: COPYs sent
 	rxSeq []uint64 // per bulk stream: COPYs received
+	mixed uint64   // the peer's atomic writes, as its last message with data says
 	join  join
 	full  []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
@@ -212,6 +213,8 @@ func (e *Engine) Step(ev Event) []Action {
 		e.copyStored(ev.Token, ev.Err)
 	case CopyDurable:
 		e.copyDurable(ev.Token)
+	case Broken:
+		e.fail(ev.Err)
 	case Tick:
 		e.tick(ev.Now)
 	case CopyRoom:

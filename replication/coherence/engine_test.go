@@ -226,3 +226,66 @@ func TestFetchWindow(t *testing.T) {
 		t.Errorf("%d of %d admitted, at most %d at once", admitted, n, most)
 	}
 }
+
+// TestMixings: reads are disturbed by data that comes after atomic writes of the peer's
+// have begun, once for each change of their number, and by a join; and messages with
+// data say how many have begun here.
+func TestMixings(t *testing.T) {
+	w := joinedPair(t, scope{extents: 1})
+	if n := w.n[0].e.m.Mixings(); n != 1 {
+		t.Errorf("%d times mixed after a join", n)
+	}
+	m := dirtymap.New(dirtymap.Geometry{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize})
+	e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}})
+	e.join.phase, e.rxSeq, e.txSeq = joined, []uint64{0}, []uint64{0}
+	for ext := range uint64(4) {
+		m.Set(ext, dirtymap.Stale)
+	}
+	m.Open()
+	seq, ext := uint64(0), uint64(0)
+	copied := func(atomics uint64) []Action {
+		seq++
+		return e.Step(ReceivedBulk{Stream: 0, Msg: &wire.Copy{Seq: seq, Atomics: atomics}})
+	}
+	fetched := func(atomics uint64) []Action {
+		id := e.Step(Want{Op: ext, Extents: dirtymap.Range{First: ext, Count: 1}})[0].(Send).Msg.(*wire.Fetch).ID
+		ext++
+		return e.Step(Received{&wire.FetchReply{ID: id, Atomics: atomics, Floors: []uint64{0},
+			Items: []wire.FetchItem{{Outcome: wire.FetchedShared, Blocks: wire.Blocks{Extent: ext - 1}}}}})
+	}
+	for _, c := range []struct {
+		name    string
+		do      func(atomics uint64) []Action
+		atomics uint64
+		mixes   uint64
+	}{
+		{"a copy", copied, 0, 0}, {"a copy after an atomic write", copied, 1, 1}, {"another copy", copied, 1, 0},
+		{"a reply", fetched, 1, 0}, {"a reply after an atomic write", fetched, 2, 1}, {"another reply", fetched, 2, 0},
+		{"a copy after several", copied, 9, 1},
+	} {
+		before := m.Mixings()
+		c.do(c.atomics)
+		if got := m.Mixings() - before; got != c.mixes {
+			t.Errorf("%s: %d times mixed, want %d", c.name, got, c.mixes)
+		}
+	}
+	m.BeginAtomic()
+	m.BeginAtomic()
+	for _, a := range e.Step(Received{&wire.Fetch{ID: 1, Ranges: []dirtymap.Range{{First: 0, Count: 1}}}}) {
+		if r := a.(Send).Msg.(*wire.FetchReply); r.Atomics != 2 {
+			t.Errorf("a reply says %d atomic writes", r.Atomics)
+		}
+	}
+}
+
+// TestBroken: a replica that can go on no longer is as after a flush that failed.
+func TestBroken(t *testing.T) {
+	e := joinedPair(t, scope{extents: 1}).n[0].e
+	actions := e.Step(Broken{errors.New("input/output error")})
+	if !slices.ContainsFunc(actions, func(a Action) bool { l, ok := a.(Log); return ok && l.Distrust }) {
+		t.Errorf("no distrust: %v", actions)
+	}
+	if a := e.Step(Sync{Op: 9}); len(a) != 1 || !errors.Is(a[0].(Admit).Err, ErrFaulted) {
+		t.Errorf("a host's sync: %v", a)
+	}
+}

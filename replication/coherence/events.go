@@ -79,6 +79,9 @@ type (
 		Err   error
 	}
 	CopyDurable struct{ Token uint64 }
+	// Broken says that the replica can go on no longer, for another reason than an
+	// action that failed.
+	Broken struct{ Err error }
 )
 
 // Events that pace the engine.
@@ -111,6 +114,7 @@ func (Collected) event()    {}
 func (CopyRead) event()     {}
 func (CopyStored) event()   {}
 func (CopyDurable) event()  {}
+func (Broken) event()       {}
 func (Tick) event()         {}
 func (CopyRoom) event()     {}
 func (GiveBack) event()     {}

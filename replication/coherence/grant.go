@@ -238,7 +238,7 @@ func (e *Engine) sendAcks() {
 
 func (e *Engine) sendReplies() {
 	for i := 0; i < len(e.replies); {
-		m := &wire.FetchReply{ID: e.replies[i].id, Floors: slices.Clone(e.txSeq)}
+		m := &wire.FetchReply{ID: e.replies[i].id, Atomics: e.m.Atomics(), Floors: slices.Clone(e.txSeq)}
 		for bytes := 0; i < len(e.replies) && e.replies[i].id == m.ID && bytes < maxReply && len(m.Items) < maxList; i++ {
 			m.Items = append(m.Items, e.replies[i].item)
 			bytes += len(e.replies[i].item.Data)

@@ -62,7 +62,7 @@ func (e *Engine) connected(streams int) {
 		return
 	}
 	e.link++
-	e.txSeq, e.rxSeq = make([]uint64, streams), make([]uint64, streams)
+	e.txSeq, e.rxSeq, e.mixed = make([]uint64, streams), make([]uint64, streams), 0
 	e.join = join{phase: quiescing, restarted: e.join.restarted}
 	if e.relaxing > 0 { // do not wait until the lazy ones are due
 		e.relaxing++
@@ -434,6 +434,7 @@ func (e *Engine) serve() {
 	e.stats.Joins++
 	e.stats.JoinedOwned, e.stats.JoinedStale = e.count()
 	j.outcome, j.full, j.peer = nil, nil, nil
+	e.m.Mix() // commands that waited may have read a part before
 	e.m.Open()
 	e.do(Serving{true})
 	for _, ext := range sortedKeys(e.entries) {

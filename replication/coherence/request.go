@@ -118,6 +118,7 @@ func (e *Engine) own(ext uint64, en *entry, turn uint8) {
 
 // fetchReply: the owner's answer to a FETCH.
 func (e *Engine) fetchReply(m *wire.FetchReply) {
+	e.mix(m.Atomics)
 	for i := range m.Items {
 		item := &m.Items[i]
 		ext := item.Extent
@@ -143,6 +144,18 @@ func (e *Engine) fetchReply(m *wire.FetchReply) {
 			}
 			e.storeReply(ext, en)
 		}
+	}
+}
+
+// mix is done before data of the peer's is stored or handed out that may be of an
+// atomic write which has begun since the last time: commands here may have read what
+// some of its blocks were before it (dirtymap.Map.Mixings). What is stored in the same
+// moment can be the first that is heard of the write, for its data comes with its
+// number.
+func (e *Engine) mix(atomics uint64) {
+	if atomics != e.mixed {
+		e.mixed = atomics
+		e.m.Mix()
 	}
 }
 

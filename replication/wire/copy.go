@@ -5,18 +5,20 @@ import "fmt"
 // Copy carries mirrored blocks. Bulk stream; Seq counts each stream's COPY
 // frames from 1 on.
 //
-//	0  8  sequence number
-//	8  4  number of items, up to MaxItems; for each: blocks (see Blocks)
+//	 0  8  sequence number
+//	 8  8  atomic writes
+//	16  4  number of items, up to MaxItems; for each: blocks (see Blocks)
 type Copy struct {
-	Seq   uint64
-	Items []Blocks // ascending extents
+	Seq     uint64
+	Atomics uint64   // how many atomic writes had begun at the sender
+	Items   []Blocks // ascending extents
 }
 
 // Kind implements Message.
 func (*Copy) Kind() Kind { return KindCopy }
 
 func (m *Copy) size() int {
-	n := 12
+	n := 20
 	for i := range m.Items {
 		n += m.Items[i].size()
 	}
@@ -40,6 +42,7 @@ func (m *Copy) check() error {
 
 func (m *Copy) appendBody(b *Batch) {
 	b.u64(m.Seq)
+	b.u64(m.Atomics)
 	b.u32(uint32(len(m.Items)))
 	for i := range m.Items {
 		b.blocks(&m.Items[i])
@@ -48,6 +51,7 @@ func (m *Copy) appendBody(b *Batch) {
 
 func (m *Copy) parseBody(p *parser) {
 	m.Seq = p.u64()
+	m.Atomics = p.u64()
 	n := p.count(minBlocksSize)
 	if n == 0 {
 		return

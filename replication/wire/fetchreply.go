@@ -6,14 +6,16 @@ import "fmt"
 // stream. A reader drops COPY frames for these extents up to Floors.
 //
 //	0   8   request id
-//	8   1   f, number of floors, up to MaxBulkStreams
-//	9   8f  floors
+//	8   8   atomic writes
+//	16  1   f, number of floors, up to MaxBulkStreams
+//	17  8f  floors
 //	…   4   number of items, up to MaxItems; for each:
 //	        outcome u8, turn u8, blocks (see Blocks)
 type FetchReply struct {
-	ID     uint64
-	Floors []uint64 // per bulk stream: the last COPY number sent so far
-	Items  []FetchItem
+	ID      uint64
+	Atomics uint64   // how many atomic writes had begun at the owner
+	Floors  []uint64 // per bulk stream: the last COPY number sent so far
+	Items   []FetchItem
 }
 
 // Outcome is what the owner did with an extent that was fetched.
@@ -38,7 +40,7 @@ type FetchItem struct {
 func (*FetchReply) Kind() Kind { return KindFetchReply }
 
 func (m *FetchReply) size() int {
-	n := 13 + 8*len(m.Floors)
+	n := 21 + 8*len(m.Floors)
 	for i := range m.Items {
 		n += 2 + m.Items[i].Blocks.size()
 	}
@@ -69,6 +71,7 @@ func (it *FetchItem) check() error {
 
 func (m *FetchReply) appendBody(b *Batch) {
 	b.u64(m.ID)
+	b.u64(m.Atomics)
 	b.u8(uint8(len(m.Floors)))
 	for _, f := range m.Floors {
 		b.u64(f)
@@ -84,6 +87,7 @@ func (m *FetchReply) appendBody(b *Batch) {
 
 func (m *FetchReply) parseBody(p *parser) {
 	m.ID = p.u64()
+	m.Atomics = p.u64()
 	m.Floors = p.floors()
 	n := p.count(2 + minBlocksSize)
 	if n == 0 {

@@ -257,7 +257,7 @@ func drawMessage(t *rapid.T) Message {
 	case KindFetch:
 		return &Fetch{ID: u64("id"), Own: flag("own"), Ranges: drawRanges(t)}
 	case KindFetchReply:
-		m := &FetchReply{ID: u64("id")}
+		m := &FetchReply{ID: u64("id"), Atomics: u64("atomics")}
 		for range rapid.IntRange(0, MaxBulkStreams).Draw(t, "floors") {
 			m.Floors = append(m.Floors, u64("floor"))
 		}
@@ -272,7 +272,7 @@ func drawMessage(t *rapid.T) Message {
 	case KindTold:
 		return &Told{ID: rapid.Uint64().Draw(t, "id"), Understood: rapid.Bool().Draw(t, "understood"), Body: rapid.SliceOfN(rapid.Byte(), 1, MaxTell).Draw(t, "body")}
 	case KindCopy:
-		return &Copy{Seq: u64("seq"), Items: drawBlocks(t)}
+		return &Copy{Seq: u64("seq"), Atomics: u64("atomics"), Items: drawBlocks(t)}
 	}
 	return &CopyAck{Seq: u64("seq")}
 }
