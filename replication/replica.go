@@ -13,6 +13,7 @@ import (
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
 	"github.com/twinlun/twinlun/replication/coherence"
 	"github.com/twinlun/twinlun/target/backing"
+	"github.com/twinlun/twinlun/target/backing/journal"
 	"github.com/twinlun/twinlun/task"
 )
 
@@ -28,6 +29,7 @@ type ReplicaConfig struct {
 	BlockSize int64         // of the logical blocks that hosts see, bytes: 4096 or 512; 0: 512
 	Store     backing.Store // the replica's bytes, at least Geometry.Size; Close closes it
 	MapFile   mapfile.File  // Close closes it
+	Journal   journal.File  // of atomic writes; Close closes it. nil: there are none
 	Blank     bool          // every byte of Store is zero; used only if MapFile is empty
 
 	Boot      [16]byte            // id of the running kernel (/proc/sys/kernel/random/boot_id)
@@ -76,9 +78,11 @@ type Replica struct {
 
 	file    logger
 	flush   flusher
-	io      pool // Collect and Store: somebody waits for them
-	bulk    pool // ReadCopy and StoreCopy
-	pacing  crew // ticker, copier, planes
+	atomic  atomicWriter
+	torn    atomic.Pointer[error] // there is a half of an atomic write: nobody may read
+	io      pool                  // Collect and Store: somebody waits for them
+	bulk    pool                  // ReadCopy and StoreCopy
+	pacing  crew                  // ticker, copier, planes
 	telling telling
 
 	mu sync.Mutex // never held across anything that blocks
@@ -110,7 +114,8 @@ type health struct {
 }
 
 // OpenReplica opens a replica: it makes a map in an empty map file, or replays the
-// one that is there. With an error Store and MapFile stay the caller's.
+// one that is there, and finishes atomic writes that were interrupted. With an error
+// Store, MapFile and Journal stay the caller's.
 func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -122,6 +127,10 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	r := &Replica{cfg: cfg, run: cfg.Runtime, m: dirtymap.New(cfg.Geometry), begun: cfg.Runtime.Now()}
 	if err := file.Fill(r.m); err != nil {
 		return nil, fmt.Errorf("open LUN %d: read its map: %w", cfg.Number, err)
+	}
+	atomics, err := cfg.openJournal(file, r.m)
+	if err != nil {
+		return nil, fmt.Errorf("open LUN %d: %w", cfg.Number, err)
 	}
 	r.log = cfg.Log.With("lun", cfg.Number)
 	meta := file.Meta()
@@ -136,7 +145,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
 		Want: cfg.Want, BlockSize: uint32(cfg.BlockSize), Kept: cfg.Before.kept(),
 	})
-	r.start(file)
+	r.start(file, atomics)
 	return r, nil
 }
 
@@ -206,7 +215,7 @@ func openMap(cfg ReplicaConfig) (*mapfile.Log, error) {
 }
 
 // start begins the tasks.
-func (r *Replica) start(file *mapfile.Log) {
+func (r *Replica) start(file *mapfile.Log, atomics *journal.Journal) {
 	r.requests = map[uint64]*wait{}
 	r.quiet = r.run.NewSignal()
 	r.health.since = r.begun
@@ -217,6 +226,7 @@ func (r *Replica) start(file *mapfile.Log) {
 	r.telling.start(r.run)
 	r.file.start(r, file)
 	r.flush.start(r)
+	r.atomic.start(r, atomics)
 	r.io.start(r.run, "store", ioWorkers)
 	r.bulk.start(r.run, "copy store", bulkWorkers)
 	r.pacing.run("ticker", r.ticker)

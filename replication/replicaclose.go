@@ -23,6 +23,7 @@ func (r *Replica) Close() error {
 	r.cancel(ErrReplicaClosed)
 	r.pacing.wait()
 	r.telling.close()
+	r.atomic.close()
 	// What these still say to one another goes down this list, never up.
 	r.bulk.close()
 	r.io.close()
@@ -52,6 +53,11 @@ func (r *Replica) closeFiles() error {
 	}
 	if e := r.file.file.Close(); e != nil && err == nil {
 		err = fmt.Errorf("stop LUN %d: %w", r.cfg.Number, e)
+	}
+	if j := r.atomic.journal; j != nil {
+		if e := j.Close(); e != nil && err == nil {
+			err = fmt.Errorf("stop LUN %d: %w", r.cfg.Number, e)
+		}
 	}
 	if e := r.cfg.Store.Close(); e != nil && err == nil {
 		err = fmt.Errorf("stop LUN %d: %w", r.cfg.Number, e)

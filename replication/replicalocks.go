@@ -26,8 +26,8 @@ const (
 //
 // A range is entered in each of its shards, in ascending order, and in each shard who
 // comes first is first served; so two ranges cannot wait for each other. They are held
-// for one call of the backing store (two by Modify), and nothing else is waited for
-// while they are held.
+// for one call of the backing store (two by Modify, a few and the journal's by
+// WriteAtomic), and nothing else is waited for while they are held.
 //
 // Not sync.RWMutex: a task may wait here for another one's I/O, and in simulation
 // waiting must go through the Runtime. Without contention nothing is allocated.
@@ -187,9 +187,11 @@ func (h *lockShard) freeLocked(s span, ahead int) bool {
 func (r *Replica) Read(p []byte, off int64) error {
 	n := int64(len(p))
 	r.locks.lock(off, n, false)
-	err := r.cfg.Store.ReadAt(p, off)
-	r.locks.unlock(off, n, false)
-	return err
+	defer r.locks.unlock(off, n, false)
+	if err := r.whole(); err != nil {
+		return err
+	}
+	return r.cfg.Store.ReadAt(p, off)
 }
 
 // ReadNow is Read if it has to wait for nothing: neither for a block lock nor, as
@@ -197,7 +199,9 @@ func (r *Replica) Read(p []byte, off int64) error {
 func (r *Replica) ReadNow(p []byte, off int64) (done bool, err error) {
 	now, able := r.cfg.Store.(backing.NowReader)
 	if n := int64(len(p)); able && r.locks.tryLock(off, n, false) {
-		done, err = now.ReadNow(p, off)
+		if err = r.whole(); err == nil {
+			done, err = now.ReadNow(p, off)
+		}
 		r.locks.unlock(off, n, false)
 	}
 	return done, err
@@ -207,9 +211,8 @@ func (r *Replica) ReadNow(p []byte, off int64) (done bool, err error) {
 func (r *Replica) Write(p []byte, off int64) error {
 	n := int64(len(p))
 	r.locks.lock(off, n, true)
-	err := r.cfg.Store.WriteAt(p, off)
-	r.locks.unlock(off, n, true)
-	return err
+	defer r.locks.unlock(off, n, true)
+	return r.cfg.Store.WriteAt(p, off)
 }
 
 // WriteNow is Write if it need not wait for a block lock; it may wait for the medium.
@@ -230,16 +233,27 @@ func (r *Replica) Modify(p []byte, off int64, change func(p []byte) (write bool)
 	n := int64(len(p))
 	r.locks.lock(off, n, true)
 	defer r.locks.unlock(off, n, true)
+	if err := r.whole(); err != nil {
+		return false, err
+	}
 	if err := r.cfg.Store.ReadAt(p, off); err != nil || !change(p) {
 		return false, err
 	}
 	return true, r.cfg.Store.WriteAt(p, off)
 }
 
+// whole is the error of an atomic write of which a half is there: no read that has
+// waited for its blocks may show that.
+func (r *Replica) whole() error {
+	if err := r.torn.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Zero writes n zeros, and gives their space back where the medium can do that.
 func (r *Replica) Zero(off, n int64) error {
 	r.locks.lock(off, n, true)
-	err := r.cfg.Store.Zero(off, n)
-	r.locks.unlock(off, n, true)
-	return err
+	defer r.locks.unlock(off, n, true)
+	return r.cfg.Store.Zero(off, n)
 }
