@@ -92,6 +92,19 @@ func (l *LUN) store(ctx context.Context, a access, fua bool) (err error) {
 	return l.Sync(ctx)
 }
 
+// WriteAtomic writes atomically, once: what has been done is not done again.
+func (l *LUN) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
+	for {
+		v := l.Volume()
+		if err := v.WriteAtomic(ctx, p, off, false); !l.again(ctx, v, &err) {
+			if err != nil || !fua {
+				return err
+			}
+			return l.Sync(ctx)
+		}
+	}
+}
+
 // Zero zeroes.
 func (l *LUN) Zero(ctx context.Context, off, n int64, fua bool) error {
 	return l.store(ctx, access{kind: zero, off: off, n: n}, fua)

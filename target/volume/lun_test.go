@@ -42,6 +42,7 @@ func TestLUNOutlivesItsReplica(t *testing.T) {
 		func() error { return l.WriteAt(ctx, block(1), 64<<10, true) },
 		func() error { return l.Zero(ctx, 128<<10, 4096, false) },
 		func() error { return l.Sync(ctx) },
+		func() error { return l.WriteAtomic(ctx, block(2), 320<<10, true) },
 		func() error {
 			return l.Update(ctx, 256<<10, 512, true, func([]byte) bool { calls++; return true })
 		},

@@ -21,12 +21,14 @@ func (v *Volume) doNow(a access) (done bool, err error) {
 	if a.n == 0 || a.off < 0 || a.n > v.Size()-a.off || !v.m.Begin() {
 		return false, nil
 	}
+	before := v.m.Mixings()
 	all := v.geo.Covering(a.off, a.n)
 	run := v.enter(a, all)
 	switch {
 	case run.Count < all.Count:
 	case a.kind == read:
 		done, err = v.r.ReadNow(a.p, a.off)
+		done = done && (a.small() || v.m.Mixings() == before)
 	default:
 		if done, err = v.r.WriteNow(a.p, a.off); done {
 			v.wrote(a, run)

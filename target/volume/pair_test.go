@@ -117,12 +117,27 @@ func (c *conn) Features() uint32                           { return wire.Feature
 func (c *conn) RTT() time.Duration                         { return 0 }
 func (c *conn) Context() context.Context                   { return c.ctx }
 
+// journalMemory is a journal.File. writes, if set, is told of each write.
+type journalMemory struct {
+	mapMemory
+	writes func()
+}
+
+func (f *journalMemory) WriteAt(p []byte, off int64) (int, error) {
+	if f.writes != nil {
+		f.writes()
+	}
+	return f.mapMemory.WriteAt(p, off)
+}
+
 // side is one of two joined nodes.
 type side struct {
-	store *memory
-	rep   *replication.Replica
-	node  *replication.Node
-	vol   *Volume
+	store   *memory
+	mapFile *mapMemory
+	journal *journalMemory
+	rep     *replication.Replica
+	node    *replication.Node
+	vol     *Volume
 }
 
 // pair joins two nodes over a link in memory, and ends with the test.
@@ -154,10 +169,10 @@ func newSide(t testing.TB, i int, rate int64) *side {
 // newLUN gives a node a LUN.
 func newLUN(t testing.TB, i int, node *replication.Node, number uint32, rate int64) *side {
 	t.Helper()
-	s := &side{store: &memory{data: make([]byte, geometry.Size)}, node: node}
+	s := &side{store: &memory{data: make([]byte, geometry.Size)}, mapFile: &mapMemory{}, journal: &journalMemory{}, node: node}
 	rep, err := replication.OpenReplica(replication.ReplicaConfig{
 		Number: number, UUID: [16]byte{1, byte(number)}, Preferred: i == 0,
-		Geometry: geometry, Store: s.store, MapFile: &mapMemory{}, Blank: true,
+		Geometry: geometry, Store: s.store, MapFile: s.mapFile, Journal: s.journal, Blank: true,
 		Boot: [16]byte{1}, Proposal: [16]byte{byte(1 + i)}, CopyRate: rate,
 		Runtime: task.System, Log: slog.New(slog.DiscardHandler),
 	})

@@ -7,8 +7,8 @@
 // are refused it waits with a replication.Request, holding nothing meanwhile.
 //
 // Inside one command the extents are done in any order; each 4 KiB block of it is
-// atomic, the command as a whole is not, unless it is an Update. DESIGN.md tells the
-// rest.
+// atomic, the command as a whole is not, unless it is an Update or a WriteAtomic.
+// DESIGN.md tells the rest.
 package volume
 
 import (
@@ -41,10 +41,22 @@ func New(r *replication.Replica) *Volume {
 // Size is the LUN's size in bytes.
 func (v *Volume) Size() int64 { return v.geo.Size }
 
+// readTries is how often a read is tried that atomic writes have come in between of: it
+// takes them seldom, and the second try finds the newest data at hand.
+const readTries = 8
+
 // ReadAt fills p with the bytes at off. It waits until the replica serves and has
-// the newest data, or until ctx ends; then it returns the context's cause.
+// the newest data, or until ctx ends; then it returns the context's cause. Of an atomic
+// write it shows all or nothing.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return v.do(ctx, access{kind: read, p: p, off: off, n: int64(len(p))})
+	a := access{kind: read, p: p, off: off, n: int64(len(p))}
+	for range readTries {
+		before := v.m.Mixings()
+		if err := v.do(ctx, a); err != nil || a.small() || v.m.Mixings() == before {
+			return err
+		}
+	}
+	return v.readWhole(ctx, p, off)
 }
 
 // WriteAt stores p at off, durably if fua. With an error, any part of it may have
@@ -70,11 +82,10 @@ func (v *Volume) Sync(ctx context.Context) error {
 	q := v.r.NewRequest()
 	defer q.Cancel()
 	q.Sync()
-	admits, err := q.Next(ctx)
-	if err != nil {
+	if err := awaitSync(ctx, q); err != nil {
 		return fmt.Errorf("flush the LUN: %w", err)
 	}
-	return admits[0].Err
+	return nil
 }
 
 // kind is what a command does.
@@ -97,6 +108,11 @@ type access struct {
 }
 
 func (a access) end() int64 { return a.off + a.n }
+
+// small tells whether a is in one block.
+func (a access) small() bool {
+	return a.n == 0 || a.off/dirtymap.BlockSize == (a.end()-1)/dirtymap.BlockSize
+}
 
 // cut is the part of a in [from, to), which it touches.
 func (a access) cut(from, to int64) access {
