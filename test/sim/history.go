@@ -35,6 +35,7 @@ type history struct {
 	sub       bool // commands may be smaller than blocks
 	ended     int
 	resets    int
+	parted    int
 }
 
 // op is a write, as far as the history is concerned.
@@ -44,6 +45,8 @@ type op struct {
 	span   span
 	zero   bool
 	update bool // it is atomic as a whole
+	atomic bool // so is it for readers, and when something crashes
+	loose  bool // but that may be over: the only site that had it was destroyed
 	begin  int64
 	end    int64 // 0: not acknowledged (yet)
 	dead   bool  // it never will be: its host's node was killed
@@ -158,6 +161,9 @@ func (h *history) endRead(site int, s span, p []byte, begin int64, has func(off 
 		if err := h.read(sector, got, begin, end, site, has(int64(sector)*sectorSize)); err != nil {
 			return fmt.Errorf("sector %d: %w", sector, err)
 		}
+	}
+	if err := h.wholeAtomics(s, p); err != nil {
+		return err
 	}
 	return h.whole(s, p, begin)
 }
@@ -311,6 +317,9 @@ func (h *history) has(site, sector int) {
 
 // lose works out what may be left of every sector after crashes.
 func (h *history) lose(lost [2]loss) {
+	for _, o := range h.ops {
+		o.loose = o.loose || lost[0] == lossReplica || lost[1] == lossReplica
+	}
 	for i := range h.registers {
 		if now := h.tick(); h.registers[i].lose(lost, now) {
 			h.resets++

@@ -48,6 +48,8 @@ func (s *site) command() {
 		s.write(ctx, s.somewhere())
 	case n < 60+w.shape.updates:
 		s.update(ctx, s.somewhere(), chance(w.rand, 50))
+	case n < 60+w.shape.updates+w.shape.atomics:
+		s.atomic(ctx, s.somewhere())
 	default:
 		s.read(ctx, s.somewhere())
 	}
@@ -100,6 +102,23 @@ func (s *site) write(ctx context.Context, sp span) {
 		s.excused(ctx, what, err)
 		return
 	}
+	s.done(what, s.w.hist.endWrite(o, sp, fua))
+}
+
+func (s *site) atomic(ctx context.Context, sp span) {
+	sp.n = min(sp.n, volume.MaxUpdate/sectorSize)
+	o := s.w.hist.beginWrite(s.no, sp, false)
+	o.atomic = true
+	p := make([]byte, sp.bytes())
+	fill(p, o.id)
+	fua := chance(s.w.rand, s.w.shape.syncs)
+	what := fmt.Sprintf("atomic write %d of sectors %d+%d, fua %v", o.id, sp.first, sp.n, fua)
+	s.w.tracef("%s: %s begins", s.name, what)
+	if err := s.vol.WriteAtomic(ctx, p, sp.off(), fua); err != nil {
+		s.excused(ctx, what, err)
+		return
+	}
+	s.w.totals.Atomics++
 	s.done(what, s.w.hist.endWrite(o, sp, fua))
 }
 

@@ -9,6 +9,7 @@
 //   - I4: what every read returns, against the history of each 512-byte sector
 //     (history.go says how, and what an operating system crash may take away);
 //   - what one site tells the other (replication.Twin) has been heard when it says so;
+//   - that no read shows a part of an atomic write, whatever has crashed;
 //   - no panic, no error that a host should not see.
 //
 // And at the end, when everything is healed and the hosts rest: nothing is stuck,
@@ -38,6 +39,8 @@ type Result struct {
 	Joins   uint64
 	Resets  int // sectors whose contents a crash left open
 	Grown   int // times that a site's map was made larger
+	Atomics int // atomic writes that ended
+	Parted  int // reads that saw other sectors than an atomic write's where it went
 }
 
 // shape is what a seed makes of the world.
@@ -57,6 +60,7 @@ type shape struct {
 	syncs     int // of 100 commands
 	zeroes    int
 	updates   int
+	atomics   int
 	aborts    int
 	raises    int
 	widely    bool // the product's predictor, not a random one
@@ -100,7 +104,8 @@ func newShape(r *rand.Rand) shape {
 		think:     []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}[r.IntN(3)],
 		syncs:     []int{2, 20}[r.IntN(2)],
 		zeroes:    []int{0, 10}[r.IntN(2)],
-		updates:   []int{0, 10, 30}[r.IntN(3)],
+		updates:   []int{0, 10, 20}[r.IntN(3)],
+		atomics:   []int{0, 10, 20}[r.IntN(3)],
 		aborts:    []int{0, 5}[r.IntN(2)],
 		widely:    r.IntN(2) == 0,
 		raises:    []int{0, 3, 15}[r.IntN(3)],

@@ -112,16 +112,14 @@ func (s *site) afterStop() {
 	if chance(s.w.rand, 50) {
 		s.replica.crash()
 		s.mapFile.crash()
+		s.journal.crash()
 		s.boot++
 	}
 	s.startLater()
 }
 
 func (w *world) slowDisk(s *site) {
-	m := s.replica
-	if chance(w.rand, 30) {
-		m = s.mapFile
-	}
+	m := []*medium{s.replica, s.replica, s.mapFile, s.journal}[w.rand.IntN(4)]
 	m.slow = upTo(w.rand, 300*time.Millisecond)
 	d := upTo(w.rand, 2*time.Second)
 	w.group.Go("fast again", func() {

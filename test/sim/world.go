@@ -50,6 +50,7 @@ type site struct {
 	name    string
 	replica *medium
 	mapFile *medium
+	journal *medium
 	size    int64 // of the LUN, as the map file says
 	want    int64 // what it may grow to here
 	boot    byte  // counts the operating system's starts
@@ -79,7 +80,7 @@ func newWorld(seed uint64, o Options) *world {
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
 			w: w, no: i, name: name, blank: true, size: w.shape.start, want: w.shape.start,
-			replica: newMedium(w.rand, w.shape.geo.Size), mapFile: newMedium(w.rand, 0),
+			replica: newMedium(w.rand, w.shape.geo.Size), mapFile: newMedium(w.rand, 0), journal: newMedium(w.rand, 0),
 		}
 	}
 	w.tracef("shape: %+v", w.shape)
@@ -181,6 +182,7 @@ func (s *site) open(before *replication.Replica) *replication.Replica {
 		Geometry: dirtymap.Geometry{Size: s.size, ExtentSize: w.shape.geo.ExtentSize},
 		Store:    &disk{s.replica, s.group, w.shape.geo.Size},
 		MapFile:  &mapDisk{s.mapFile, s.group},
+		Journal:  &mapDisk{s.journal, s.group},
 		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
 		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin,
 		Predictor: w.predictor(s), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
@@ -259,19 +261,22 @@ func (s *site) crashOS() {
 	s.noteTakenOver()
 	s.kill()
 	n := s.replica.crash()
-	m := s.mapFile.crash()
-	s.w.tracef("site %s: %d writes of the replica and %d of the map file were in doubt", s.name, n, m)
+	m, j := s.mapFile.crash(), s.journal.crash()
+	s.w.tracef("site %s: %d writes of the replica, %d of the map file and %d of the journal were in doubt", s.name, n, m, j)
 	s.boot++
 	s.w.lost[s.no] = max(s.w.lost[s.no], lossOS)
 	s.w.noteJoins()
 }
 
-// destroy takes the site's replica and map file away.
+// destroy takes the site's replica and map file away, and perhaps its journal.
 func (s *site) destroy() {
 	s.noteTakenOver()
 	s.kill()
 	s.replica.reset(s.w.shape.geo.Size)
 	s.mapFile.reset(0)
+	if chance(s.w.rand, 50) {
+		s.journal.reset(0)
+	}
 	s.made, s.blank = false, true
 	s.size = s.w.shape.start // and grows again, if the peer has
 	s.w.lost[s.no] = lossReplica
@@ -372,6 +377,7 @@ func invariants(a, b *dirtymap.Map) error {
 func (w *world) result() Result {
 	r := w.totals
 	r.Hash, r.Steps, r.Ops, r.Resets = w.sched.Hash(), w.sched.Steps(), w.hist.ended, w.hist.resets
+	r.Parted = w.hist.parted
 	for _, s := range w.sites {
 		if s.rep != nil {
 			r.Joins += s.rep.Status().Joins
