@@ -27,6 +27,27 @@ func (r *ram) Update(_ context.Context, off, n int64, fua bool, change func(p []
 	return nil
 }
 
+// WriteAtomic implements Disk.
+func (r *ram) WriteAtomic(_ context.Context, p []byte, off int64, fua bool) error {
+	r.Lock()
+	defer r.Unlock()
+	what := "atomic"
+	if fua {
+		what = "atomic fua"
+	}
+	if err := r.enter(what, off, int64(len(p))); err != nil {
+		return err
+	}
+	if len(p) > maxUpdate {
+		r.outside = append(r.outside, "too long an atomic write")
+	}
+	copy(r.p[off:], p)
+	return nil
+}
+
+func (huge) WriteAtomic(context.Context, []byte, int64, bool) error  { return nil }
+func (sized) WriteAtomic(context.Context, []byte, int64, bool) error { return nil }
+
 func (huge) Update(context.Context, int64, int64, bool, func(p []byte) bool) error  { return nil }
 func (sized) Update(context.Context, int64, int64, bool, func(p []byte) bool) error { return nil }
 

@@ -99,6 +99,7 @@ func mediumOperations() []operation {
 		writeVerifyOperation(api.WRITE_VERIFY, form10()),
 		writeVerifyOperation(api.WRITE_VERIFY_12, form12()),
 		writeVerifyOperation(api.WRITE_VERIFY_16, form16()),
+		atomicOperation(),
 		compareOperation(),
 		orOperation(),
 		verifyOperation(api.VERIFY_10, form10()),

@@ -220,7 +220,7 @@ func TestCorrupt(t *testing.T) {
 		{"list not sent", "1d 10 00 0004 00", "5 1a00"},
 		{"reserved bit", "a3 0d 40 00 0000 000000ff 00 00", "5 2400 ce0002"},
 
-		{"FORMAT UNIT", "04", opcode}, {"WRITE ATOMIC", "9c", opcode}, {"SANITIZE", "48", opcode},
+		{"FORMAT UNIT", "04", opcode}, {"SANITIZE", "48", opcode},
 		{"variable length", "7f", opcode}, {"vendor specific", "c0", opcode},
 	} {
 		r := newRig(t)
@@ -268,6 +268,7 @@ func TestDiskErrors(t *testing.T) {
 		{"VERIFY", "2f 00 00000000 00 0001 00", "", read},
 		{"SYNCHRONIZE CACHE", "35", "", write},
 		{"UNMAP", "42 00 00000000 00 0018 00", list, write},
+		{"WRITE ATOMIC", "9c 00 0000000000000000 0000 0008 00 00", zeros(4096), write},
 		{"WRITE SAME, zeros", "41 00 00000000 00 0001 00", zeros(512), write},
 		{"WRITE SAME", "41 00 00000000 00 0001 00", "01" + zeros(511), write},
 	} {

@@ -52,6 +52,9 @@ type Disk interface {
 	// it stores them if change returns true, with fua durably. Nobody reads or writes
 	// any of them in between.
 	Update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error
+	// WriteAtomic stores p (at most 128 KiB) at off, all of it or nothing: so Disk reads
+	// show it, at all sites, and so it is after any crash.
+	WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) error
 	// Sync makes everything durable that was written before it was called.
 	Sync(ctx context.Context) error
 	// Size is in bytes.

@@ -10,7 +10,8 @@ import (
 )
 
 // maxUpdate bounds what a Disk changes with nothing in between, in bytes; volume
-// says why. It makes the MAXIMUM COMPARE AND WRITE LENGTH in VPD page B0h.
+// says why. It makes the MAXIMUM COMPARE AND WRITE LENGTH and the MAXIMUM ATOMIC
+// TRANSFER LENGTH in VPD page B0h.
 const maxUpdate = 128 << 10
 
 // maxCompare is that length in blocks: the CDB has a byte for it.

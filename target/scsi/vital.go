@@ -124,7 +124,8 @@ func (v *view) scsiPorts() (p []byte) {
 	return p
 }
 
-// blockLimits is the block limits page (SBC-3 6.5.3), lengths in logical blocks.
+// blockLimits is the block limits page (SBC-3 6.5.3; SBC-4 6.6.4 for what is atomic),
+// lengths in logical blocks.
 func (u *unit) blockLimits() []byte {
 	physical := uint32(1) << u.lu.Attrs.Lbppbe
 	p := make([]byte, 0x3c)
@@ -138,6 +139,11 @@ func (u *unit) blockLimits() []byte {
 	be.PutUint32(p[24:], physical)
 	be.PutUint32(p[28:], 1<<31) // UGAVALID, alignment 0
 	be.PutUint64(p[32:], maxWriteSame>>u.shift)
+	be.PutUint32(p[40:], uint32(u.maxAtomic()))
+	be.PutUint32(p[44:], uint32(u.atomicUnit()))
+	be.PutUint32(p[48:], uint32(u.atomicUnit()))
+	be.PutUint32(p[52:], uint32(u.maxAtomic())) // with a boundary
+	be.PutUint32(p[56:], uint32(u.maxAtomic())) // of that
 	return p
 }
 

@@ -39,6 +39,9 @@ func (d bare) Update(context.Context, int64, int64, bool, func(p []byte) bool) e
 	return errors.ErrUnsupported
 }
 
+// WriteAtomic is not measured.
+func (d bare) WriteAtomic(context.Context, []byte, int64, bool) error { return errors.ErrUnsupported }
+
 // server serves disks over iSCSI: a target for each.
 type server struct {
 	server  *iscsi.Server

@@ -43,8 +43,9 @@ func (m *memory) Zero(context.Context, int64, int64, bool) error { return io.Err
 func (m *memory) Update(context.Context, int64, int64, bool, func(p []byte) bool) error {
 	return io.ErrUnexpectedEOF
 }
-func (m *memory) Sync(context.Context) error { return nil }
-func (m *memory) Size() int64                { return int64(len(m.data)) }
+func (m *memory) WriteAtomic(context.Context, []byte, int64, bool) error { return io.ErrUnexpectedEOF }
+func (m *memory) Sync(context.Context) error                             { return nil }
+func (m *memory) Size() int64                                            { return int64(len(m.data)) }
 
 const memoryName = "iqn.2026-01.org.example:memory"
 

@@ -33,7 +33,7 @@ var floors = map[string]int{
 
 	"target/backing/journal": 1,
 
-	"target/sam":           1,
+	"target/sam": 1,
 
 	"target/reservation/local": 1,
 

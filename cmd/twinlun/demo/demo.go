@@ -11,7 +11,7 @@
 //	base+3  control of the line
 //
 // Files: DIR/demo.json says which LUN there is; DIR/a and DIR/b hold each site's
-// twinlund.yaml, twinlund.log, disk.img and disk.map.
+// twinlund.yaml, twinlund.log, disk.img, disk.map and disk.journal.
 package demo
 
 import (

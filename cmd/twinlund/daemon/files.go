@@ -19,15 +19,23 @@ import (
 
 // files are what a LUN has on this node's disks.
 type files struct {
-	store *backing.Disk
-	file  mapfile.File
-	size  int64 // of the LUN, as the map file says, in bytes
+	store   *backing.Disk
+	file    mapfile.File
+	journal *backing.Side // of atomic writes
+	size    int64         // of the LUN, as the map file says, in bytes
 }
 
-func (f *files) close() error { return errors.Join(f.store.Close(), f.file.Close()) }
+func (f *files) close() error {
+	return errors.Join(f.store.Close(), f.file.Close(), f.journal.Close())
+}
 
-// openFiles opens the replica and its map file, or makes them for a new LUN: the
-// map file last, for it says that the replica is there.
+// journalFile is where a LUN's journal of atomic writes is: beside the map.
+func journalFile(l *config.LUN) string {
+	return filepath.Join(filepath.Dir(l.Map), l.Name+".journal")
+}
+
+// openFiles opens the replica, its map file and its journal, or makes them for a new LUN:
+// the map file after the replica, for it says that this is there.
 func openFiles(c *config.LUN, boot [16]byte) (*files, error) {
 	for _, path := range []string{c.Backing, c.Map} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -53,7 +61,11 @@ func openFiles(c *config.LUN, boot [16]byte) (*files, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &files{store, file, size}, nil
+	journal, err := backing.OpenSide(journalFile(c))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("journal of atomic writes: %w", err), store.Close(), file.Close())
+	}
+	return &files{store, file, journal, size}, nil
 }
 
 // mappedSize is how large the LUN is, as its map file says; 0: there is none yet. Only

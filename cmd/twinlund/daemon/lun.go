@@ -130,7 +130,7 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 	r, err := replication.OpenReplica(replication.ReplicaConfig{
 		Number: uint32(c.Number), UUID: c.UUID, Preferred: l.preferred,
 		Geometry: dirtymap.Geometry{Size: f.size, ExtentSize: c.ExtentSize}, BlockSize: c.BlockSize,
-		Store: f.store, MapFile: f.file,
+		Store: f.store, MapFile: f.file, Journal: f.journal,
 		Boot: l.boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
 		Want: max(want, f.size), Grow: l.growTo, Before: before,
 		Twin:     hearer{l.device, c.Number},
