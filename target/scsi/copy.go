@@ -33,6 +33,7 @@ const (
 	codeSegmentType    gotgt.SCSISubError = 0x2609
 	codeInexactSegment gotgt.SCSISubError = 0x260a
 	codeInlineExceeded gotgt.SCSISubError = 0x260b
+	codeCleared        gotgt.SCSISubError = 0x2f02
 )
 
 // aborted is COPY ABORTED: the list was right, and could not be carried out.
@@ -86,19 +87,18 @@ func copyOutOperation(action int) operation {
 
 // copy carries a list out, and remembers what came of it.
 func (v *view) copy(c *sam.Command, l *copyList) sense {
-	r, s := v.copies.begin(l, v.port.era())
+	r, s := v.copies.begin(l)
 	if s.failed() {
 		return s
 	}
-	done := 0
 	for i, seg := range l.segments {
+		r.segments.Add(1)
 		if s = seg.copy(c, r); s.failed() {
 			s = s.inSegment(i)
 			break
 		}
-		done++
 	}
-	v.copies.end(r, done, s)
+	v.copies.end(r, s, s.failed() && c.Ctx.Err() != nil)
 	return s
 }
 
@@ -107,6 +107,9 @@ func (seg copySegment) copy(c *sam.Command, r *copyResult) sense {
 	scratch := seg.from.unit.target.borrow()
 	defer seg.from.unit.target.giveBack(scratch)
 	for done := int64(0); done < seg.size; {
+		if c.Ctx.Err() != nil {
+			return aborted(codeCleared)
+		}
 		p := scratch[:min(scratchSize, seg.size-done)]
 		if s := seg.copyPiece(c, p, done); s.failed() {
 			return s

@@ -166,7 +166,9 @@ func TestCopyRefused(t *testing.T) {
 		{"LID4, header cut", long()[:47], "5 1a00", 0},
 		{"LID4, format", with(long(), func(p []byte) { p[0] = 2 }), "5 2600 800000", 0},
 		{"LID4, header length", with(long(), func(p []byte) { p[3] = 0 }), "5 2600 800002", 0},
-		{"LID4, IMMED", with(long(), func(p []byte) { p[15] = 1 }), "5 2600 88000f", 0},
+		{"LID4, IMMED and G_SENSE", with(long(), func(p []byte) { p[15] = 3 }), "5 2400", 0},
+		{"LID4, IMMED without an identifier", with(long(), func(p []byte) { p[1], p[15], p[23] = 0x18, 1, 0 }), "5 2400", 0},
+		{"LID4, a reserved bit", with(long(), func(p []byte) { p[15] = 0x41 }), "5 2600 8e000f", 0},
 		{"LID4, G_SENSE", with(long(), func(p []byte) { p[15] = 2 }), "5 2600 89000f", 0},
 		{"LID4, header type", with(long(), func(p []byte) { p[16] = 0 }), "5 2600 800010", 0},
 		{"LID4, an identifier that is none", with(long(), func(p []byte) { p[1] = 0x18 }), "5 2600 800014", 0},
@@ -217,8 +219,13 @@ func TestCopyFails(t *testing.T) {
 			n := map[int]int{0: 8, 1: 1}[from]
 			l := list1(t, 7, 0, both, segment(0, 0, 2, 3, 10)+segment(from, to, n, 1, 1))
 			r.want(r.copy1(l), tt.want)
-			r.wantData(r.do("84 00 07 00000000000000 000000ff 00 00", nil, 255), "00000008 02 0001 00 00000400")
-			r.wantData(r.do("84 04 07 00000000000000 000000ff 00 00", nil, 255), "0000004a"+zeros(52)+"02 00 0012"+tt.sense)
+			r.wantData(r.do("84 05 00000007 00000000 000000ff 00 00", nil, 255),
+				"00000030 00 02 0000 fffffffe 02 14 12 00 0000000000000400 0002"+zeros(6)+tt.sense+"0000")
+			r.wantData(r.do("84 00 07 00000000000000 000000ff 00 00", nil, 255), "00000008 02 0002 00 00000400")
+			details := "0000004a" + zeros(52) + "02 00 0012" + tt.sense
+			r.wantData(r.do("84 04 07 00000000000000 0000004d 00 00", nil, 77), details[:len(details)-2])
+			r.wantData(r.do("84 04 07 00000000000000 000000ff 00 00", nil, 255), details)
+			r.wantData(r.do("84 04 07 00000000000000 000000ff 00 00", nil, 255), "00000000") // told
 		})
 	}
 }
@@ -234,19 +241,29 @@ func TestCopyResults(t *testing.T) {
 	r.want(status(1), unknown)
 	r.want(r.copy1(list(1, usageHold)), "good")
 	r.wantData(status(1), done)
-	r.wantData(status(1), done)
+	r.want(status(1), unknown) // told
 	r.wantData(r.do("84 01 01 00000000000000 000000ff 00 00", nil, 255), "00000000")
 	r.wantData(r.do("84 04 01 00000000000000 000000ff 00 00", nil, 255), "00000000")
 	r.want(status(2), unknown)
 	r.want(r.copy1(list(0, usageNone)), "good")
 	r.want(status(0), unknown)
-	r.want(r.do("84 05 00000001 0000000000 0000 00 00", nil, 255), unknown) // of the other kind
+	const done4 = "01 0000 fffffffe 00 00 00 00 0000000000000400 0001"
+	r.wantData(r.do("84 05 00000001 00000000 000000ff 00 00", nil, 255), "0000001c 00"+done4+zeros(6)) // of the other kind
 
 	l := list4(t, 0x01020304, usageHold, cscd(naa0, 512), segment(0, 0, 2, 3, 10))
-	r.want(r.do(fmt.Sprintf("83 01 0000000000000000 %08x 00 00", len(l)), l, 0), "good")
-	r.wantData(r.do("84 05 01020304 00000000 000000ff 00 00", nil, 255),
-		"0000001c 01 01 0000 00000000 00 00 00 00 0000000000000400 0001"+zeros(6))
-	l[48+32+10], l[48+32+27] = 0, 63 // its destination is beyond the end
+	for _, immediate := range []byte{0, bitIMMED} { // which is the same
+		l[15] = immediate
+		r.disk.took()
+		r.want(r.do(fmt.Sprintf("83 01 0000000000000000 %08x 00 00", len(l)), l, 0), "good")
+		if got := r.disk.took(); got != "read 1536+1024, write 5120+1024" {
+			t.Errorf("IMMED %d: when it is answered, the disk has seen %q", immediate, got)
+		}
+		for range 2 {
+			r.wantData(r.do("84 05 01020304 00000000 000000ff 00 00", nil, 255), "0000001c 01"+done4+zeros(6))
+		}
+	}
+	r.want(r.do("84 04 04 00000000000000 000000ff 00 00", nil, 255), unknown) // details are those of LID1
+	l[48+32+10], l[48+32+27] = 0, 63                                          // its destination is beyond the end
 	copy(l[48+32+10:], []byte{0, 2})
 	r.want(r.do(fmt.Sprintf("83 01 0000000000000000 %08x 00 00", len(l)), l, 0), "a 0000")
 
@@ -257,7 +274,14 @@ func TestCopyResults(t *testing.T) {
 	r.want(status(1), unknown)
 	r.wantData(status(17), done)
 
-	// Another I_T nexus has its own; and with a nexus, its results are gone.
+	// A reset takes them, and so does the loss of the nexus; another one has its own.
+	for f, code := range map[sam.TaskFunction]string{sam.LogicalUnitReset: "2903", sam.TargetWarmReset: "2902", sam.TargetColdReset: "2900"} {
+		r.want(r.copy1(list(17, usageHold)), "good")
+		r.nexus.Reset(t.Context(), f, [8]byte{})
+		r.ua(code)
+		r.want(status(17), unknown)
+	}
+	r.want(r.copy1(list(17, usageHold)), "good")
 	other := &copyRig{rig: &rig{t: t, target: r.target, disk: r.disk,
 		nexus: r.target.NewNexus(sam.InitiatorPort{Name: "iqn.test:other"}, 1)}}
 	other.ua("2900")
@@ -287,12 +311,19 @@ func TestCopyUnderWay(t *testing.T) {
 	disk.p[3*512] = 1
 	r := &copyRig{rig: newRigOf(t, disk.ram, disk, 512)}
 	list := func(id int) []byte { return list1(t, id, 0, cscd(naa0, 512), segment(0, 0, 2, 3, 10)) }
+	ask4 := func() *sam.Command { return r.do("84 05 00000000 00000000 000000ff 00 00", nil, 255) }
 	over := make(chan *sam.Command)
 	start := func(id int) { go func() { over <- r.copy1(list(id)) }() }
 	start(0)
 	<-disk.began
-	r.wantData(r.do("84 00 00 00000000000000 000000ff 00 00", nil, 255), "00000008 00 0000 00 00000000")
+	for range 2 { // it is not over, and can be told again
+		r.wantData(r.do("84 00 00 00000000000000 000000ff 00 00", nil, 255), "00000008 00 0001 00 00000000")
+	}
+	r.wantData(ask4(), "0000001c 00 11 0000 ffffffff 00 00 00 00 0000000000000000 0001"+zeros(6))
+	r.want(r.do("84 04 00 00000000000000 000000ff 00 00", nil, 255), "5 2400 c00002")
 	r.want(r.copy1(list(0)), "5 0016")
+	other := list4(t, 0, 0, cscd(naa0, 512), segment(0, 0, 2, 3, 10))
+	r.want(r.do(fmt.Sprintf("83 01 0000000000000000 %08x 00 00", len(other)), other, 0), "5 2600 800014")
 	for id := 1; id < maxCopies; id++ {
 		start(id)
 		<-disk.began
@@ -329,6 +360,42 @@ func TestCopyKeepsToReservations(t *testing.T) {
 	r.want(r.copy1(list1(t, 1, 0, both, segment(1, 0, 1, 2, 8))), "a 0d01")
 }
 
+// TestCopyAborted: a copy whose command is aborted stops, and is told of afterwards as one
+// that was; but for a reset, which takes what is known of it, also when it is over later.
+func TestCopyAborted(t *testing.T) {
+	const ask = "84 05 00000009 00000000 000000ff 00 00"
+	for _, reset := range []bool{false, true} {
+		disk := slow{newRAM(64 * 512), make(chan struct{}), make(chan struct{})}
+		r := &copyRig{rig: newRigOf(t, disk.ram, disk, 512)}
+		list := list4(t, 9, 0, cscd(naa0, 512), segment(0, 0, 2, 3, 10)+segment(0, 0, 2, 3, 20))
+		ctx, abort := context.WithCancel(t.Context())
+		c := &sam.Command{CDB: unhex(t, fmt.Sprintf("83 01 0000000000000000 %08x 00 00", len(list))), Ctx: ctx, Out: list, ExpectOut: uint32(len(list))}
+		if !r.nexus.Prepare(c) {
+			t.Fatal(outcome(c))
+		}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			r.nexus.Execute(c)
+		}()
+		<-disk.began
+		abort()
+		if reset {
+			r.target.luns[0].establish(attentionLUNReset)
+			r.ua("2903")
+			r.wantData(r.do(ask, nil, 255), "0000001c 01 11 0000 ffffffff 00 00 00 00 0000000000000000 0001"+zeros(6))
+		}
+		disk.goOn <- struct{}{}
+		<-over
+		r.want(c, "a 2f02")
+		if reset {
+			r.want(r.do(ask, nil, 255), "5 2400 c00002")
+		} else {
+			r.wantData(r.do(ask, nil, 255), "0000001c 01 60 0000 fffffffe 40 00 00 00 0000000000000400 0002"+zeros(6))
+		}
+	}
+}
+
 // TestCopyOfARemovedUnit: its number, and its name, may be another's by then.
 func TestCopyOfARemovedUnit(t *testing.T) {
 	disk := slow{newRAM(64 * 512), make(chan struct{}), make(chan struct{})}
@@ -358,11 +425,12 @@ func TestCopyParameters(t *testing.T) {
 	r := newRig(t)
 	r.wantData(r.do("84 03 00 00000000000000 00000400 00 00", nil, 1024), "0000002a 01 000000 0010 0010 000003c0 01000000"+
 		zeros(14)+"0010 10 09 00 00 000000 02 02 e4")
-	r.wantData(r.do("12 01 8f 00ff 00", nil, 255), "00 8f 005c"+
+	r.wantData(r.do("12 01 8f 00ff 00", nil, 255), "00 8f 007c"+
 		"0001 000c 0b 83 02 00 01 84 05 00 01 03 04 05"+
 		"0004 001c 00000000 0010 0010 000003c0 00000000"+zeros(12)+
 		"0008 0004 02 02 e4 00"+
-		"8001 0020 00000010 00000010 01000000 09 00"+zeros(18))
+		"8001 0020 00000010 00000010 01000000 09 00"+zeros(18)+
+		"c001 001c"+zeros(28))
 }
 
 func TestTransferCount(t *testing.T) {

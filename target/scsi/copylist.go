@@ -32,18 +32,26 @@ const (
 //	   0   20  1/4  list identifier
 //	   1    1    1  bits 4-3: its usage
 //	        2    2  length of the rest of the header, 0020h
-//	       15    1  G_SENSE, IMMED
+//	       15    1  G_SENSE, IMMED, which is as good as 0 here: status comes when all is
+//	                done (SPC-4 5.17.4.3)
 //	       16    1  type of the header, FFh
 //	   2   42    2  length of the CSCD descriptors
 //	   8   44  4/2  length of the segment descriptors
 //	  12   46  4/2  length of inline data
 //	  16   48    …  CSCD descriptors, then segment descriptors
 type copyList struct {
-	id       copyID
+	id       uint32
+	long     bool // of LID4
 	usage    byte
 	units    []*view
 	segments []copySegment
 }
+
+// Bits of byte 15 of a LID4 list.
+const (
+	bitIMMED  = 0x01
+	bitGSense = 0x02
+)
 
 // Usage of the list identifier.
 const (
@@ -52,10 +60,12 @@ const (
 	usageNone    = 3
 )
 
-// copyID is a list identifier; the two kinds of command have spaces of their own.
-type copyID struct {
-	long bool // of four bytes
-	id   uint32
+// idAt is where the identifier stands.
+func (l *copyList) idAt() int {
+	if l.long {
+		return 20
+	}
+	return 0
 }
 
 // copySegment is a piece to copy.
@@ -96,31 +106,29 @@ func (v *view) readCopyList(p []byte, long bool) (l copyList, s sense) {
 // readHeader reads all but the descriptors, and returns their lengths.
 func (l *copyList) readHeader(p []byte, long bool) (units, segments, inline uint64, s sense) {
 	be := binary.BigEndian
-	l.usage = p[1] >> 3 & 3
+	l.long, l.usage = long, p[1]>>3&3
 	switch {
 	case l.usage == 1:
 		return 0, 0, 0, invalidParameterBits(1, 0x18)
 	case !long:
-		l.id = copyID{id: uint32(p[0])}
+		l.id = uint32(p[0])
 		units, segments, inline = uint64(be.Uint16(p[2:])), uint64(be.Uint32(p[8:])), uint64(be.Uint32(p[12:]))
 	case p[0] != 0x01:
 		return 0, 0, 0, invalidParameter(0)
 	case be.Uint16(p[2:]) != 0x20:
 		return 0, 0, 0, invalidParameter(2)
-	case p[15] != 0: // status comes when all is done, and never with sense data
-		return 0, 0, 0, invalidParameterBits(15, p[15])
+	case p[15] == bitGSense|bitIMMED, p[15] == bitIMMED && l.usage == usageNone:
+		return 0, 0, 0, illegal(gotgt.ASC_INVALID_FIELD_IN_CDB) // as SPC-4 6.4.2 has it
+	case p[15]&^bitIMMED != 0: // GOOD comes without sense data
+		return 0, 0, 0, invalidParameterBits(15, p[15]&^bitIMMED)
 	case p[16] != 0xff:
 		return 0, 0, 0, invalidParameter(16)
 	default:
-		l.id = copyID{long: true, id: be.Uint32(p[20:])}
+		l.id = be.Uint32(p[20:])
 		units, segments, inline = uint64(be.Uint16(p[42:])), uint64(be.Uint16(p[44:])), uint64(be.Uint16(p[46:]))
 	}
-	if l.usage == usageNone && l.id.id != 0 {
-		at := 0
-		if long {
-			at = 20
-		}
-		return 0, 0, 0, invalidParameter(at)
+	if l.usage == usageNone && l.id != 0 {
+		return 0, 0, 0, invalidParameter(l.idAt())
 	}
 	return units, segments, inline, sense{}
 }

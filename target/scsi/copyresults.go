@@ -3,6 +3,7 @@ package scsi
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -14,41 +15,41 @@ import (
 const maxCopies = 16
 
 // copies are the third-party copies that came by way of an I_T nexus and logical
-// unit: those under way, and what came of the last ones.
+// unit: those under way, and what came of the last ones. A reset of the unit or the loss
+// of the nexus takes that with it (SPC-4 6.23 to 6.25).
 type copies struct {
 	mu   sync.Mutex
 	list []*copyResult // oldest first
-	era  uint64        // of the nexus; the loss of one takes the results with it
 }
 
 // copyResult is a copy.
 type copyResult struct {
-	id    copyID
-	named bool // it has an identifier
-	bytes atomic.Uint64
+	id       uint32
+	long     bool // of LID4
+	named    bool // it has an identifier
+	bytes    atomic.Uint64
+	segments atomic.Uint32 // that were begun
 
 	// Under copies.mu.
-	over     bool
-	segments int
-	sense    sense
+	over    bool
+	stopped bool // it was aborted
+	sense   sense
+	lost    bool // nobody is to be told of it when it is over
+
+	statusTold, failureTold bool // by the commands that tell it once
 }
 
-// era tells one I_T nexus of a port from the next.
-func (p *port) era() uint64 {
-	p.target.mu.Lock()
-	defer p.target.mu.Unlock()
-	return p.opened
-}
-
-// find returns what is known of an identifier, of this nexus's.
-func (c *copies) find(id copyID, era uint64) *copyResult {
+// discard forgets what came of copies.
+func (c *copies) discard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.findLocked(id, era)
+	c.list = slices.DeleteFunc(c.list, func(r *copyResult) bool { return r.over })
+	for _, r := range c.list {
+		r.lost = true
+	}
 }
 
-func (c *copies) findLocked(id copyID, era uint64) *copyResult {
-	c.forgetLocked(era)
+func (c *copies) findLocked(id uint32) *copyResult {
 	for _, r := range c.list {
 		if r.named && r.id == id {
 			return r
@@ -57,20 +58,16 @@ func (c *copies) findLocked(id copyID, era uint64) *copyResult {
 	return nil
 }
 
-// forgetLocked drops the results of an earlier nexus.
-func (c *copies) forgetLocked(era uint64) {
-	if c.era != era {
-		c.list, c.era = nil, era
-	}
-}
-
 // begin notes a copy. An identifier is free again when its copy is over.
-func (c *copies) begin(l *copyList, era uint64) (*copyResult, sense) {
+func (c *copies) begin(l *copyList) (*copyResult, sense) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := &copyResult{id: l.id, named: l.usage != usageNone}
-	if old := c.findLocked(l.id, era); r.named && old != nil {
-		if !old.over {
+	r := &copyResult{id: l.id, long: l.long, named: l.usage != usageNone}
+	if old := c.findLocked(l.id); r.named && old != nil {
+		switch {
+		case !old.over && old.long != l.long: // SPC-4 6.4.3.2
+			return nil, invalidParameter(l.idAt())
+		case !old.over:
 			return nil, illegal(codeInProgress)
 		}
 		c.dropLocked(old)
@@ -96,42 +93,31 @@ func (c *copies) overLocked() *copyResult {
 }
 
 func (c *copies) dropLocked(r *copyResult) {
-	for i := range c.list {
-		if c.list[i] == r {
-			c.list = append(c.list[:i:i], c.list[i+1:]...)
-			return
-		}
-	}
+	c.list = slices.DeleteFunc(c.list, func(o *copyResult) bool { return o == r })
 }
 
-// end notes that a copy is over.
-func (c *copies) end(r *copyResult, segments int, s sense) {
+// end notes that a copy is over. stopped: it was aborted.
+func (c *copies) end(r *copyResult, s sense, stopped bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.over, r.segments, r.sense = true, segments, s
-	if !r.named {
+	r.over, r.stopped, r.sense = true, stopped, s
+	if !r.named || r.lost {
 		c.dropLocked(r)
 	}
 }
 
-// COPY MANAGER STATUS (SPC-4 6.23).
-const (
-	copyUnderWay = 0
-	copyDone     = 1
-	copyFailed   = 2
-)
-
-// status of a copy now.
-func (c *copies) status(r *copyResult) (status byte, segments int, s sense) {
+// receive finds a copy and has what is known of it told; tell says no if that has been
+// discarded.
+func (c *copies) receive(cdb []byte, size int, tell func(*copyResult, []byte) ([]byte, bool)) ([]byte, sense) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case !r.over:
-		return copyUnderWay, r.segments, r.sense
-	case r.sense.failed():
-		return copyFailed, r.segments, r.sense
+	// An identifier of one byte is the same as of four (SPC-4 5.17.4.2).
+	if r := c.findLocked(uint32(field(2, size)(cdb))); r != nil {
+		if data, ok := tell(r, cdb); ok {
+			return data, sense{}
+		}
 	}
-	return copyDone, r.segments, r.sense
+	return nil, invalidField(2)
 }
 
 // receiveOperations are the service actions of RECEIVE COPY RESULTS.
@@ -140,45 +126,52 @@ func receiveOperations() (ops []operation) {
 		action int
 		access access
 		id     int // bytes of the list identifier, from byte 2 on
-		build  func(v *view, r *copyResult) []byte
+		tell   func(r *copyResult, cdb []byte) ([]byte, bool)
 	}{
-		{copyStatus1, accessChanges, 1, (*view).copyStatus1},
-		{copyData1, accessChanges, 1, func(*view, *copyResult) []byte { return make([]byte, 4) }}, // none is held
-		{copyOperating, accessFree, 0, func(*view, *copyResult) []byte { return copyParameters() }},
-		{copyFailure1, accessChanges, 1, (*view).copyFailure},
-		{copyStatus4, accessChanges, 4, (*view).copyStatus4},
+		{copyStatus1, accessChanges, 1, (*copyResult).status1Locked},
+		{copyData1, accessChanges, 1, func(*copyResult, []byte) ([]byte, bool) { return make([]byte, 4), true }}, // none is held
+		{copyOperating, accessFree, 0, nil},
+		{copyFailure1, accessChanges, 1, (*copyResult).failureLocked},
+		{copyStatus4, accessChanges, 4, (*copyResult).status4Locked},
 	} {
 		op := operation{code: codeCopyIn, action: a.action, access: a.access,
 			usage: []byte{0, byte(a.action), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}
 		setAll(op.usage[2 : 2+a.id])
 		ops = append(ops, answers(op, field(10, 4), func(v *view, c *sam.Command) ([]byte, sense) {
-			if a.id == 0 {
-				return a.build(v, nil), sense{}
+			if a.tell == nil {
+				return copyParameters(), sense{}
 			}
-			id := copyID{long: a.id == 4, id: uint32(field(2, a.id)(c.CDB))}
-			r := v.copies.find(id, v.port.era())
-			if r == nil {
-				return nil, invalidField(2)
-			}
-			return a.build(v, r), sense{}
+			return v.copies.receive(c.CDB, a.id, a.tell)
 		}))
 	}
 	return ops
 }
 
-// copyStatus1 is RECEIVE COPY STATUS (LID1) parameter data (SPC-4 6.23):
+// status1Locked is RECEIVE COPY STATUS (LID1) parameter data (SPC-4 6.25), which is told
+// once when the copy is over:
 //
 //	offset size
 //	     0    4  length of the rest
-//	     4    1  status
+//	     4    1  status: 0, under way; 1, done; 2, failed
 //	     5    2  segments processed
 //	     7    1  unit of the transfer count
 //	     8    4  transfer count
-func (v *view) copyStatus1(r *copyResult) []byte {
-	status, segments, _ := v.copies.status(r)
+func (r *copyResult) status1Locked([]byte) ([]byte, bool) {
+	if r.statusTold {
+		return nil, false
+	}
+	r.statusTold = r.over
+	status := byte(0)
+	switch {
+	case r.over && (r.stopped || r.sense.failed()):
+		status = 2
+	case r.over:
+		status = 1
+	}
+	segments := r.segments.Load()
 	unit, count := transferCount(r.bytes.Load())
 	p := []byte{0, 0, 0, 8, status, byte(segments >> 8), byte(segments), unit}
-	return binary.BigEndian.AppendUint32(p, count)
+	return binary.BigEndian.AppendUint32(p, count), true
 }
 
 // transferCount puts a number of bytes into 32 bits: in bytes, KiB, MiB, …
@@ -187,18 +180,23 @@ func transferCount(n uint64) (unit byte, count uint32) {
 	return unit, uint32(n >> (10 * unit))
 }
 
-// copyFailure is RECEIVE COPY FAILURE DETAILS (LID1) parameter data (SPC-4 6.20):
-// nothing, or from byte 56 on the status, and from 58 on length and sense data.
-func (v *view) copyFailure(r *copyResult) []byte {
-	status, _, s := v.copies.status(r)
-	if status != copyFailed {
-		return make([]byte, 4)
+// failureLocked is RECEIVE COPY FAILURE DETAILS (LID1) parameter data (SPC-4 6.23), told
+// once, if there is room for all of it, or for nothing: no details, or from byte 56 on the
+// status, and from 58 on length and sense data.
+func (r *copyResult) failureLocked(cdb []byte) ([]byte, bool) {
+	switch {
+	case !r.over || r.long:
+		return nil, false
+	case r.failureTold || !r.sense.failed():
+		return make([]byte, 4), true
 	}
 	p := make([]byte, 56, 60+senseSize)
-	p = append(p, byte(s.statusCode()), 0, 0, senseSize)
-	p = s.appendFixed(p)
+	p = append(p, byte(r.sense.statusCode()), 0, 0, senseSize)
+	p = r.sense.appendFixed(p)
 	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
-	return p
+	room := field(10, 4)(cdb)
+	r.failureTold = room == 0 || room >= uint64(len(p))
+	return p, true
 }
 
 // statusCode is the status that the command ended with.
@@ -212,37 +210,59 @@ func (s sense) statusCode() sam.Status {
 	return sam.Good
 }
 
-// copyStatus4 is RECEIVE COPY STATUS (LID4) parameter data (SPC-4 6.24):
+// COPY OPERATION STATUS (SPC-4 table 249), and what to say to when to ask again.
+const (
+	copyDone     = 0x01
+	copyFailed   = 0x02
+	copyUnderWay = 0x11 // in the foreground
+	copyStopped  = 0x60
+
+	copyAskNoMore   = 0xfffffffe
+	copyAskWhenever = 0xffffffff
+)
+
+// copySenseSize is what sense data takes, filled up to a multiple of four bytes.
+const copySenseSize = (senseSize + 3) / 4 * 4
+
+// status4Locked is RECEIVE COPY STATUS (LID4) parameter data (SPC-4 6.24):
 //
 //	offset size
 //	     0    4  length of the rest
 //	     4    1  service action that it is about
 //	     5    1  status
 //	     6    2  operation counter
-//	     8    4  when to ask again, in ms; FFFFFFFEh: not known
+//	     8    4  when to ask again, in ms
 //	    12    1  status of the command, when it is over
 //	    13    2  length of the field for sense data, length of sense data
 //	    15    1  unit of the transfer count
 //	    16    8  transfer count
 //	    24    2  segments processed
 //	    32    …  sense data
-func (v *view) copyStatus4(r *copyResult) []byte {
-	status, segments, s := v.copies.status(r)
-	p := make([]byte, 32, 32+senseSize)
-	p[4], p[5] = copyOut4, status
-	if status == copyUnderWay {
-		binary.BigEndian.PutUint32(p[8:], 0xfffffffe)
-	} else {
-		p[12] = byte(s.statusCode())
+func (r *copyResult) status4Locked([]byte) ([]byte, bool) {
+	be := binary.BigEndian
+	p := make([]byte, 32, 32+copySenseSize)
+	be.PutUint32(p[8:], copyAskNoMore)
+	switch {
+	case !r.over:
+		p[5] = copyUnderWay
+		be.PutUint32(p[8:], copyAskWhenever)
+	case r.stopped:
+		p[5], p[12] = copyStopped, byte(sam.TaskAborted)
+	case r.sense.failed():
+		p[5], p[12], p[13], p[14] = copyFailed, byte(r.sense.statusCode()), copySenseSize, senseSize
+	default:
+		p[5] = copyDone
 	}
-	binary.BigEndian.PutUint64(p[16:], r.bytes.Load())
-	binary.BigEndian.PutUint16(p[24:], uint16(segments))
-	if s.failed() {
-		p[13], p[14] = senseSize, senseSize
-		p = s.appendFixed(p)
+	if r.long {
+		p[4] = copyOut4
 	}
-	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
-	return p
+	be.PutUint64(p[16:], r.bytes.Load())
+	be.PutUint16(p[24:], uint16(r.segments.Load()))
+	if p[13] > 0 {
+		p = append(r.sense.appendFixed(p), make([]byte, copySenseSize-senseSize)...)
+	}
+	be.PutUint32(p, uint32(len(p)-4))
+	return p, true
 }
 
 // copyGranularity is log2 of what segments are a multiple of, in bytes.
@@ -289,7 +309,8 @@ func copyPage() (p []byte) {
 	be.PutUint32(limits[4:], maxCopies)
 	be.PutUint32(limits[8:], maxCopySegment)
 	limits[12] = copyGranularity
-	return appendCopyDescriptor(p, 0x8001, limits)
+	p = appendCopyDescriptor(p, 0x8001, limits)
+	return appendCopyDescriptor(p, 0xc001, make([]byte, 28)) // no data is held
 }
 
 // appendCopyDescriptor pads a descriptor to a multiple of four bytes.

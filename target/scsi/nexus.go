@@ -44,6 +44,15 @@ func (p *port) newView(u *unit, pending uint32) *view {
 	return v
 }
 
+// establish is that of attentions. What a reset or the loss of the nexus is told by takes
+// with it what came of copies.
+func (v *view) establish(which uint32) {
+	v.attentions.establish(which)
+	if which&attentionResets != 0 {
+		v.copies.discard()
+	}
+}
+
 func (p *port) establish(which uint32) {
 	for _, v := range *p.views.Load() {
 		v.establish(which)
