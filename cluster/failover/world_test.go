@@ -261,7 +261,7 @@ func (w *world) flushed(i int) {
 	r := n.writing[0]
 	n.writing = slices.Clone(n.writing[1:])
 	n.disk[r.LUN] = r.Memo
-	w.step(i, Remembered{r.LUN, r.Memo})
+	w.step(i, Remembered(r))
 }
 
 // answers tells whether a node may answer a host now.

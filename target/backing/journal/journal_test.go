@@ -147,7 +147,7 @@ func TestPutAndClear(t *testing.T) {
 		if !bytes.Equal(f.cache, f.durable) {
 			t.Fatal("not synced")
 		}
-		j = mustOpen(t, f, b...)
+		mustOpen(t, f, b...)
 		j = mustOpen(t, f, b...) // again: a crash while it was written
 		must(t, j.Clear())
 		if i%2 == 0 {
