@@ -19,8 +19,8 @@ RACE = $(shell command -v gcc >/dev/null && echo -race)
 
 # Exploration and simulation do one thing at a time: no races, but much to do.
 # What the end-to-end tests start is built like what users get, without -race.
-PURE = ./replication/coherence ./test/sim
-UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /test/sim$$ -e /test/e2e$$ -e /test/bench$$)
+PURE = ./replication/coherence ./cluster/failover ./test/sim
+UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /cluster/failover$$ -e /test/sim$$ -e /test/e2e$$ -e /test/bench$$)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit e2e conformance lint fuzz sim soak bench clean
