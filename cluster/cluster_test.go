@@ -214,14 +214,15 @@ func TestPartition(t *testing.T) {
 
 // A node that was parted does not disturb the others when it comes back (pre-vote).
 func TestReturnIsQuiet(t *testing.T) {
-	w := newWorld(t, func(cfg *Config) { cfg.Heartbeat = 100 * time.Millisecond }, abc...)
+	// Long enough that a busy machine does not unseat the leader for us.
+	w := newWorld(t, func(cfg *Config) { cfg.Heartbeat = 2 * time.Second }, abc...)
 	w.startAll(abc...)
 	leader := w.leader(abc...)
 	parted := others(leader)[0]
 	term := w.nodes[leader].Stats().Term
 	w.cut(parted, emulator.State{Cut: emulator.CutBoth})
 	w.until("it stands for election", func() bool { return w.nodes[parted].Stats().State != "Follower" })
-	time.Sleep(time.Second) // some elections; a shorter time would only test less
+	time.Sleep(5 * time.Second) // some elections; a shorter time would only test less
 	w.cut(parted, emulator.State{})
 	w.propose(parted, "back")
 	w.check([]string{"back"}, abc...)
