@@ -3,9 +3,8 @@ package replication
 import (
 	"fmt"
 	"net"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/twinlun/twinlun/socket"
 )
 
 // streamSender is the sending half of a socket. Whoever has the turn of the stream's
@@ -22,43 +21,21 @@ func newStreamSender(c net.Conn) streamSender {
 	if own, ok := c.(streamSender); ok {
 		return own
 	}
-	s := &plainSender{conn: c}
-	if sc, ok := c.(syscall.Conn); ok {
-		s.raw, _ = sc.SyscallConn() // nil: no socket of its own; everything is left for Send
-	}
-	s.try = s.writev
-	return s
+	return &plainSender{conn: c, now: socket.NewSender(c)}
 }
 
 // plainSender sends over a TCP connection as it is.
 type plainSender struct {
 	conn net.Conn
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool // s.writev, made once
-	rest net.Buffers           // what TrySend has left
-	out  [][]byte              // writev's argument
-	sent int                   // and its result
+	now  *socket.Sender
+	rest net.Buffers // what TrySend has left
 }
 
 // TrySend implements streamSender. Whatever goes wrong happens again to Send, and is
 // found there.
 func (s *plainSender) TrySend(out net.Buffers) (all bool) {
-	s.out, s.sent = out, 0
-	if s.raw != nil {
-		s.raw.Write(s.try)
-	}
-	s.out = nil
-	s.rest = after(out, s.sent)
+	s.rest, _ = s.now.Send(out)
 	return len(s.rest) == 0
-}
-
-// writev is called with the socket, which does not block. It always says that it is
-// done, so that nobody waits until the socket takes more.
-func (s *plainSender) writev(fd uintptr) bool {
-	if n, err := unix.Writev(int(fd), s.out); err == nil {
-		s.sent = n
-	}
-	return true
 }
 
 // Send implements streamSender.
@@ -69,18 +46,6 @@ func (s *plainSender) Send(out net.Buffers) error {
 		_, err = out.WriteTo(s.conn)
 	}
 	return err
-}
-
-// after is what follows the first n bytes.
-func after(out net.Buffers, n int) net.Buffers {
-	for len(out) > 0 && n >= len(out[0]) {
-		n -= len(out[0])
-		out = out[1:]
-	}
-	if n > 0 {
-		out[0] = out[0][n:]
-	}
-	return out
 }
 
 // provenPeer tells whether a node is the one that its connection has proven it to be.

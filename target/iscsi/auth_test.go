@@ -1,40 +1,21 @@
 package iscsi
 
 import (
-	"bytes"
 	"crypto/md5"
 	"crypto/sha256"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/twinlun/twinlun/test/logs"
 )
 
-// lines collects what is logged.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 // guarded is a rig whose target and discovery want CHAP, and its log.
-func guarded(t *testing.T, auth, discovery Auth) (*rig, *lines) {
+func guarded(t *testing.T, auth, discovery Auth) (*rig, *logs.Text) {
 	t.Helper()
-	log := &lines{}
+	log := new(logs.Text)
 	return newRig(t, Limits{}, func(c *Config) {
-		c.Log, c.Discovery = slog.New(slog.NewTextHandler(log, nil)), discovery
+		c.Log, c.Discovery = log.Logger(), discovery
 		c.Targets[0].Access = []Access{{"iqn.2024-01.com.example:*", auth}}
 	}), log
 }

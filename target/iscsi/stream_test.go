@@ -107,7 +107,8 @@ func TestStreamCorrupt(t *testing.T) {
 func TestWriterBatches(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	w := &writer{conn: ours, timeout: 1 << 40, seq: &sequenceNumbers{}, tail: -1, addHdr: true, addSeg: true}
+	w := newWriter(ours, 1<<40, &sequenceNumbers{})
+	w.addHdr, w.addSeg = true, true
 	const n = 2000
 	go func() {
 		defer ours.Close()

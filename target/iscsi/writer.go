@@ -5,10 +5,9 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/twinlun/twinlun/socket"
 )
 
 // reply is something that the writer makes PDUs of: a *command or a *note.
@@ -71,7 +70,7 @@ const (
 // whoever the queue gives it to.
 type writer struct {
 	conn    net.Conn
-	raw     syscall.RawConn // of conn, or nil
+	now     *socket.Sender // over conn, what that takes at once
 	timeout time.Duration
 	seq     *sequenceNumbers
 	maxSend atomic.Uint32 // the initiator's MaxRecvDataSegmentLength
@@ -90,21 +89,10 @@ type writer struct {
 	finished []*command  // to be freed when vec is written
 	last     bool        // close the connection after the next flush
 	err      error       // of a write; nothing is written any more
-
-	// For writeSome.
-	iovecs  []unix.Iovec
-	written int
-	errno   syscall.Errno
-	call    func(fd uintptr)
 }
 
 func newWriter(conn net.Conn, timeout time.Duration, seq *sequenceNumbers) *writer {
-	w := &writer{conn: conn, timeout: timeout, seq: seq, tail: -1}
-	if c, ok := conn.(syscall.Conn); ok {
-		w.raw, _ = c.SyscallConn()
-	}
-	w.call = w.writev
-	return w
+	return &writer{conn: conn, now: socket.NewSender(conn), timeout: timeout, seq: seq, tail: -1}
 }
 
 // run sends what comes through the queue, until that is closed. After a failed
@@ -196,6 +184,12 @@ func (w *writer) addArena(start int) {
 	}
 	w.tail = start
 	w.vec = append(w.vec, w.arena[start:w.used])
+}
+
+// writeSome writes what the connection takes at once of w.sending; true: all.
+func (w *writer) writeSome() bool {
+	w.sending, w.err = w.now.Send(w.sending)
+	return w.err == nil && len(w.sending) == 0
 }
 
 // flush writes what was put.

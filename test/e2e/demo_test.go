@@ -15,13 +15,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twinlun/twinlun/cmd/twinlun/demo"
 	"github.com/twinlun/twinlun/cmd/twinlund/status"
+	"github.com/twinlun/twinlun/test/logs"
 )
 
 // patience is how long anything may take that should happen soon. It only bounds a
@@ -33,33 +33,15 @@ type running struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	json string
-	out  *output
+	out  *logs.Text
 	done chan struct{} // closed when it has ended
 	err  error         // of its end
-}
-
-// output collects what a program prints while it runs.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 // launch starts a demo with these flags, and does not wait.
 func launch(t *testing.T, args ...string) *running {
 	t.Helper()
-	r := &running{t: t, json: filepath.Join(t.TempDir(), "demo.json"), out: new(output), done: make(chan struct{})}
+	r := &running{t: t, json: filepath.Join(t.TempDir(), "demo.json"), out: new(logs.Text), done: make(chan struct{})}
 	args = append([]string{"demo", "--json", r.json}, args...)
 	r.cmd = exec.Command(filepath.Join(bin, "twinlun"), args...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out

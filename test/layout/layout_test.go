@@ -19,6 +19,7 @@ const module = "github.com/twinlun/twinlun"
 var floors = map[string]int{
 	"dirtymap": 0,
 	"secret":   0,
+	"socket":   0,
 	"task":     0,
 
 	"target/reservation": 0,
@@ -68,7 +69,7 @@ var outside = map[string][]string{
 	"github.com/hashicorp/go-hclog":     {"cluster"}, // raft's, for its log
 	"github.com/hashicorp/raft":         {"cluster"}, // consensus between nodes and witness
 	"go.etcd.io/bbolt":                  {"cluster"}, // the raft log's file
-	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication", "replication/emulator", "target/backing", "target/iscsi", "cmd"},
+	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication/emulator", "socket", "target/backing", "target/iscsi", "cmd"},
 	"github.com/spf13/cobra":            {"cmd"},
 	"github.com/spf13/pflag":            {"cmd"},
 	"github.com/spf13/viper":            {"cmd"},

@@ -1,38 +1,18 @@
 package daemon
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/secret"
 	"github.com/twinlun/twinlun/target/iscsi"
 	"github.com/twinlun/twinlun/test/initiator"
+	"github.com/twinlun/twinlun/test/logs"
 )
-
-// lines collects what is logged.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
 
 // TestAccess: an initiator that shares no code with the target logs in with every
 // algorithm, and is refused with wrong secrets; the log says why.
@@ -45,8 +25,8 @@ func TestAccess(t *testing.T) {
 		Target:    iscsi.Credentials{User: "disks", Secret: secret.New("the target proves it")},
 	}}}
 	cfg.Discovery.Initiator = iscsi.Credentials{User: "look", Secret: secret.New("only for looking")}
-	log := &lines{}
-	d, err := Start(cfg, "test", slog.New(slog.NewTextHandler(log, nil)))
+	log := new(logs.Text)
+	d, err := Start(cfg, "test", log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,13 @@
 package daemon
 
 import (
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/target/backing"
+	"github.com/twinlun/twinlun/test/logs"
 )
 
 // TestSpaceCrossings: low once under the limit, and until there is clearly more.
@@ -51,8 +51,8 @@ func TestSpaceCrossings(t *testing.T) {
 func TestSpaceThreshold(t *testing.T) {
 	cfg := nodes(t)
 	cfg[0].LUNs[0].Space = config.Threshold{} // however full this machine's disk is
-	log := &lines{}
-	a, err := Start(cfg[0], "test", slog.New(slog.NewTextHandler(log, nil)))
+	log := new(logs.Text)
+	a, err := Start(cfg[0], "test", log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}
