@@ -141,10 +141,10 @@ func readOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 	return op
 }
 
-// writeOperation makes a WRITE (SBC-3 5.32 to 5.35). When the initiator sends
-// less than the CDB says, the whole blocks among it are written, and the
-// residual tells the rest (RFC 7143 section 11.4.5.1).
-func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
+// storeOperation makes an operation that takes the data of an extent. When the initiator
+// sends less than the CDB says, store gets the whole blocks among it, and the residual
+// tells the rest (RFC 7143 section 11.4.5.1).
+func storeOperation(code api.SCSICommandType, f form, byte1 byte, store func(v *view, c *sam.Command, data []byte, e extent) sense) operation {
 	op := operation{code: code, action: noAction, usage: f.usage(byte1)}
 	op.prepare = func(v *view, c *sam.Command) sense {
 		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
@@ -157,8 +157,16 @@ func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
 			return s
 		}
 		e = e.came(v.unit, c)
-		return v.unit.write(c, c.Out[:e.size], e.off, f.size != 6 && c.CDB[1]&bitFUA != 0)
+		return store(v, c, c.Out[:e.size], e)
 	}
+	return op
+}
+
+// writeOperation makes a WRITE (SBC-3 5.32 to 5.35).
+func writeOperation(code api.SCSICommandType, f form, byte1 byte) operation {
+	op := storeOperation(code, f, byte1, func(v *view, c *sam.Command, data []byte, e extent) sense {
+		return v.unit.write(c, data, e.off, f.size != 6 && c.CDB[1]&bitFUA != 0)
+	})
 	op.try = f.tryWrite
 	return op
 }

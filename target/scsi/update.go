@@ -92,22 +92,9 @@ func miscompareAt(at int) sense {
 // pieces: who comes in between two of them ORs as well, and the order of ORs does not
 // matter, or writes, and then the order of commands is nobody's promise.
 func orOperation() operation {
-	f := form16()
-	op := operation{code: api.ORWRITE_16, action: noAction, usage: f.usage(bitsDPOFUA)}
-	op.prepare = func(v *view, c *sam.Command) sense {
-		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
-		c.WantOut = uint32(e.size)
-		return s
-	}
-	op.execute = func(v *view, c *sam.Command) sense {
-		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
-		if s.failed() {
-			return s
-		}
-		e = e.came(v.unit, c)
-		return v.unit.or(c, c.Out[:e.size], e)
-	}
-	return op
+	return storeOperation(api.ORWRITE_16, form16(), bitsDPOFUA, func(v *view, c *sam.Command, data []byte, e extent) sense {
+		return v.unit.or(c, data, e)
+	})
 }
 
 func (u *unit) or(c *sam.Command, data []byte, e extent) (s sense) {

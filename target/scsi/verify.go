@@ -44,25 +44,9 @@ func verifyOperation(code api.SCSICommandType, f form) operation {
 }
 
 // writeVerifyOperation makes a WRITE AND VERIFY (SBC-3 5.36 to 5.38). What is read
-// again, and with BYTCHK 1 compared, is on the medium by then. When the initiator
-// sends less than the CDB says, it is as with WRITE.
+// again, and with BYTCHK 1 compared, is on the medium by then.
 func writeVerifyOperation(code api.SCSICommandType, f form) operation {
-	op := operation{code: code, action: noAction, usage: f.usage(bitsVerify)}
-	op.prepare = func(v *view, c *sam.Command) sense {
-		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
-		if !s.failed() && byteCheck(c.CDB) > checkData {
-			return invalidBits(1, c.CDB[1]&0x06)
-		}
-		c.WantOut = uint32(e.size)
-		return s
-	}
-	op.execute = func(v *view, c *sam.Command) sense {
-		e, s := f.extent(v.unit, c.CDB, MaxTransfer)
-		if s.failed() {
-			return s
-		}
-		e = e.came(v.unit, c)
-		data := c.Out[:e.size]
+	op := storeOperation(code, f, bitsVerify, func(v *view, c *sam.Command, data []byte, e extent) sense {
 		if s := v.unit.write(c, data, e.off, true); s.failed() {
 			return s
 		}
@@ -70,6 +54,13 @@ func writeVerifyOperation(code api.SCSICommandType, f form) operation {
 			data = nil
 		}
 		return v.unit.verify(c, data, e)
+	})
+	take := op.prepare
+	op.prepare = func(v *view, c *sam.Command) sense {
+		if s := take(v, c); s.failed() || byteCheck(c.CDB) <= checkData {
+			return s
+		}
+		return invalidBits(1, c.CDB[1]&0x06)
 	}
 	return op
 }
