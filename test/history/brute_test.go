@@ -18,6 +18,14 @@ func explained(left []Op, now Value) bool {
 		}
 		rest := append(append([]Op(nil), left[:i]...), left[i+1:]...)
 		switch {
+		case op.Swap && !op.Write:
+			if now != op.Expect && explained(rest, now) {
+				return true
+			}
+		case op.Swap:
+			if now == op.Expect && explained(rest, op.Value) || op.Maybe && explained(rest, now) {
+				return true
+			}
 		case op.Write:
 			if explained(rest, op.Value) || op.Maybe && explained(rest, now) {
 				return true
@@ -58,8 +66,8 @@ func TestAgainstDefinition(t *testing.T) {
 	}
 }
 
-// drawHistory makes up to three values, each written in one or two tries, and
-// some reads of them.
+// drawHistory makes up to three values, each written or swapped in, in one or two tries,
+// some reads of them, and some swaps that find something else.
 func drawHistory(t *rapid.T) []Op {
 	var ops []Op
 	interval := func(op Op, from int64) Op {
@@ -70,7 +78,10 @@ func drawHistory(t *rapid.T) []Op {
 	}
 	values := rapid.IntRange(1, 3).Draw(t, "values")
 	for v := range values {
-		op := Op{Write: true, Value: Value{1, uint64(v + 1)}}
+		op := Op{Write: true, Value: number(uint64(v + 1))}
+		if rapid.Bool().Draw(t, "swap") {
+			op.Swap, op.Expect = true, number(uint64(rapid.IntRange(0, values).Draw(t, "expect")))
+		}
 		from := int64(0)
 		if rapid.Bool().Draw(t, "repeated") {
 			op.Maybe = true
@@ -86,6 +97,9 @@ func drawHistory(t *rapid.T) []Op {
 	}
 	for range rapid.IntRange(1, 4).Draw(t, "reads") {
 		ops = append(ops, interval(Op{Value: Value{1, uint64(rapid.IntRange(1, values).Draw(t, "v"))}}, 0))
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "misses") {
+		ops = append(ops, interval(Op{Swap: true, Expect: number(uint64(rapid.IntRange(0, values).Draw(t, "v")))}, 0))
 	}
 	return ops
 }

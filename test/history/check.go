@@ -39,14 +39,20 @@ func (v *Violation) Error() string {
 }
 
 func (op Op) String() string {
-	what, to := "reads", op.To.String()
-	if op.Write {
-		what = "writes"
-	}
+	to := op.To.String()
 	if op.Return == Open {
 		to = "…"
 	}
-	s := fmt.Sprintf("client %d %s %v, %v to %s", op.Client, what, op.Value, op.From, to)
+	what := fmt.Sprintf("reads %v", op.Value)
+	switch {
+	case op.Swap && op.Write:
+		what = fmt.Sprintf("swaps %v for %v", op.Expect, op.Value)
+	case op.Swap:
+		what = fmt.Sprintf("does not find %v", op.Expect)
+	case op.Write:
+		what = fmt.Sprintf("writes %v", op.Value)
+	}
+	s := fmt.Sprintf("client %d %s, %v to %s", op.Client, what, op.From, to)
 	if op.Maybe {
 		s += fmt.Sprintf(" (perhaps: %v)", op.Err)
 	}
@@ -158,7 +164,7 @@ func around(ops []Op, culprit Op) []Op {
 	near = near[:min(len(near), most)]
 	for _, op := range ops { // who wrote what the culprit saw belongs to it
 		same := func(o Op) bool { return o.Write && o.Call == op.Call }
-		if op.Write && op.Value == culprit.Value && !slices.ContainsFunc(near, same) {
+		if op.Write && (op.Value == culprit.Value || culprit.Swap && op.Value == culprit.Expect) && !slices.ContainsFunc(near, same) {
 			near = append(near, op)
 		}
 	}

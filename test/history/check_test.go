@@ -13,8 +13,9 @@ import (
 const limit = 20 * time.Second
 
 // script makes a history of one block, one client to a line. Each word is an
-// operation: w1 writes 1, r1 reads 1, r0 reads zeros; its place is its interval.
-// A "?" after a write: it may have happened; "~": it never returned.
+// operation: w1 writes 1, r1 reads 1, r0 reads zeros, s1>2 swaps 1 for 2, f1 is a swap
+// that does not find 1; its place is its interval.
+// A "?" after a write or swap: it may have happened; "~": it never returned.
 //
 //	"w1---  r2"
 func script(t *testing.T, lines ...string) []Op {
@@ -27,14 +28,14 @@ func script(t *testing.T, lines ...string) []Op {
 				continue
 			}
 			word, _, _ := strings.Cut(line[at:], " ")
-			var n uint64
+			var n, put uint64
 			var kind byte
-			if _, err := fmt.Sscanf(word, "%c%d", &kind, &n); err != nil {
-				t.Fatalf("%q: %v", word, err)
+			if found, _ := fmt.Sscanf(word, "%c%d>%d", &kind, &n, &put); found < 2 || (kind == 's') != (found == 3) {
+				t.Fatalf("%q", word)
 			}
-			op := Op{Client: client, Write: kind == 'w', Call: int64(at), Return: int64(at + len(word) - 1)}
-			if n > 0 {
-				op.Value = Value{Client: 1, Seq: n}
+			op := Op{Client: client, Write: kind == 'w' || kind == 's', Call: int64(at), Return: int64(at + len(word) - 1)}
+			if op.Value = number(n); kind == 's' || kind == 'f' {
+				op.Swap, op.Expect, op.Value = true, op.Value, number(put)
 			}
 			switch {
 			case strings.HasSuffix(word, "?"):
@@ -47,6 +48,14 @@ func script(t *testing.T, lines ...string) []Op {
 		}
 	}
 	return ops
+}
+
+// number is the value of that write; 0: zeros.
+func number(n uint64) Value {
+	if n == 0 {
+		return Value{}
+	}
+	return Value{Client: 1, Seq: n}
 }
 
 func TestCheckOps(t *testing.T) {
@@ -80,6 +89,27 @@ func TestCheckOps(t *testing.T) {
 		{"repeated: the first try comes after the second", []string{"w1-? w1-  w2 r1"}, false},
 		{"repeated: the first comes after its end", []string{"w1-?           w1~", "     r0 w2 r2", "              r1        r2 r1"}, false},
 		{"repeated: the first comes in its time", []string{"w1-----------?           w1~", "     r0 w2 r2", "              r2           r2 r1"}, true},
+
+		{"a swap", []string{"s0>1 r1 s1>2 r2"}, true},
+		{"a swap of what is not there", []string{"w1 s0>2 r2"}, false},
+		{"a swap that was not done", []string{"s0>1 r0"}, false},
+		{"a swap of what is there is refused", []string{"w1 f1"}, false},
+		{"a swap is refused, rightly", []string{"w1 f0 r1"}, true},
+		{"two swaps of one value, one wins", []string{"s0>1----", "f0------", "        r1"}, true},
+		{"two swaps of one value, both win", []string{"s0>1----", "s0>2----", "        r2"}, false},
+		{"a chain of swaps at a time", []string{"s0>1--------", "s1>2--------", "s2>3--------", "            r3"}, true},
+		{"a swap is refused because of a write that lost its answer", []string{"w1~     ", "    f0 r1"}, true},
+		{"a swap is refused because of one that nobody saw", []string{"w1~           ", "    f0 w2 r2 r2"}, true},
+		{"a swap is refused before that", []string{"      w1~", "f0 r0"}, false},
+		{"a swap is refused, and then the value is there", []string{"w1~     ", "    f0 r0"}, false},
+		{"a swap without an answer: done", []string{"s0>1~  ", "      r1"}, true},
+		{"a swap without an answer: not done", []string{"s0>1~  ", "      r0"}, true},
+		{"a swap without an answer: not done, since it could not be", []string{"w2 s0>1~  ", "         r1"}, false},
+		{"a swap is repeated, and finds itself", []string{"s0>1? f0 r1"}, true},
+		{"a swap is repeated, and finds nothing of itself", []string{"s0>1? f0 r0"}, false},
+		{"a swap is repeated, done by the second try", []string{"s0>1? s0>1 r1"}, true},
+		{"a swap done twice, with what it expects put back", []string{"s0>1? s0>1 f0 w2 s2>3 r3"}, true},
+		{"a lost update", []string{"w1 r1   s1>2---     r2", "      s1>3---   r3  "}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := CheckOps(script(t, c.lines...), limit, "")

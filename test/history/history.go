@@ -23,6 +23,9 @@
 //
 // A write of several blocks is one write per block, with the same interval:
 // SCSI promises nothing about their order.
+//
+// A swap (COMPARE AND WRITE) of one block puts a value in the place of the one that it
+// expects, at one moment, or finds that something else is there.
 package history
 
 import (
@@ -43,11 +46,15 @@ type Op struct {
 	Block  int64
 	Write  bool
 	Value  Value // written, or seen
+	// Swap is a compare-and-write: if it is a Write, Expect was there and Value has taken
+	// its place. If not, something else than Expect was there.
+	Swap   bool
+	Expect Value
 	Call   int64
 	Return int64 // Open if it never returned
 
 	// Maybe is a write whose effect is not known: it happened between Call and
-	// Return, or not at all.
+	// Return, or not at all. A swap does nothing either if something else was there.
 	Maybe bool
 
 	// For people: time since the start of the recording.

@@ -30,6 +30,8 @@ type possible struct {
 // step applies an operation; false: it is impossible.
 func (p possible) step(op Op) (bool, any) {
 	switch {
+	case op.Swap:
+		return p.swap(op)
 	case op.Write && !op.Maybe:
 		return true, possible{one: op.Value}
 	case op.Write && !p.has(op.Value):
@@ -40,6 +42,37 @@ func (p possible) step(op Op) (bool, any) {
 		return true, possible{one: op.Value}
 	}
 	return false, p
+}
+
+// swap applies a compare-and-write.
+func (p possible) swap(op Op) (bool, any) {
+	switch found := p.has(op.Expect); {
+	case !op.Write:
+		return p.without(op.Expect)
+	case op.Maybe && found && !p.has(op.Value):
+		return true, possible{one: p.one, more: append(p.more[:len(p.more):len(p.more)], op.Value)}
+	case op.Maybe:
+		return true, p
+	default:
+		return found, possible{one: op.Value}
+	}
+}
+
+// without is what is left when one value is known not to be there; false: nothing.
+func (p possible) without(v Value) (bool, any) {
+	if !p.has(v) {
+		return true, p
+	}
+	var left []Value
+	for _, other := range append([]Value{p.one}, p.more...) {
+		if other != v {
+			left = append(left, other)
+		}
+	}
+	if len(left) == 0 {
+		return false, p
+	}
+	return true, possible{one: left[0], more: left[1:]}
 }
 
 func (p possible) has(v Value) bool {
@@ -76,6 +109,12 @@ func (p possible) String() string {
 
 func (op Op) brief() string {
 	switch {
+	case op.Swap && op.Maybe:
+		return fmt.Sprintf("swap %v for %v?", op.Expect, op.Value)
+	case op.Swap && op.Write:
+		return fmt.Sprintf("swap %v for %v", op.Expect, op.Value)
+	case op.Swap:
+		return fmt.Sprintf("not %v", op.Expect)
 	case op.Write && op.Maybe:
 		return fmt.Sprintf("write %v?", op.Value)
 	case op.Write:
@@ -87,34 +126,67 @@ func (op Op) brief() string {
 // simplify makes a block's history cheaper to check without changing the answer.
 // Every value belongs to one write (or to the tries of one), so
 //   - a write that may have happened and that nobody saw can as well not have:
-//     take it out of an order, and what is left is an order still;
+//     take it out of an order, and what is left is an order still. But for swaps that
+//     found something else than they expected: it may have been what they found, so it
+//     is left in, up to the end of the last one of them;
 //   - a write of a single try that may have happened and was seen, has happened,
-//     before the first read that saw it returned.
+//     before the first read or swap that saw it returned.
 //
 // The second turns open intervals, which cost exponentially, into ordinary ones.
 func simplify(ops []Op) []Op {
-	tries, seen := map[Value]int{}, map[Value]int64{}
+	tries, seen, lastMiss := map[Value]int{}, sightings(ops), int64(-1)
 	for _, op := range ops {
 		if op.Write {
 			tries[op.Value]++
-		} else if first, ok := seen[op.Value]; !ok || op.Return < first {
-			seen[op.Value] = op.Return
+		} else if op.Swap {
+			lastMiss = max(lastMiss, op.Return)
 		}
 	}
 	simple := make([]Op, 0, len(ops))
 	for _, op := range ops {
 		if op.Write && op.Maybe {
 			first, ok := seen[op.Value]
-			if !ok {
+			switch {
+			case !ok && lastMiss < op.Call:
 				continue
-			}
-			if tries[op.Value] == 1 {
+			case !ok:
+				op.Return = min(op.Return, lastMiss)
+			case tries[op.Value] == 1:
 				op.Maybe, op.Return = false, min(op.Return, max(first, op.Call))
 			}
 		}
 		simple = append(simple, op)
 	}
 	return simple
+}
+
+// sightings are the values that were surely there, and when at the latest.
+func sightings(ops []Op) map[Value]int64 {
+	seen := map[Value]int64{}
+	see := func(v Value, at int64) (news bool) {
+		first, ok := seen[v]
+		if news = !ok || at < first; news {
+			seen[v] = at
+		}
+		return news
+	}
+	for _, op := range ops {
+		switch {
+		case !op.Write && !op.Swap:
+			see(op.Value, op.Return)
+		case op.Swap && op.Write && !op.Maybe:
+			see(op.Expect, op.Return)
+		}
+	}
+	for news := true; news; { // a swap whose value was seen has found what it expects
+		news = false
+		for _, op := range ops {
+			if at, ok := seen[op.Value]; ok && op.Swap && op.Maybe {
+				news = see(op.Expect, at) || news
+			}
+		}
+	}
+	return seen
 }
 
 // operations gives porcupine the history. In the picture a client whose write is

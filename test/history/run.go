@@ -26,6 +26,13 @@ type Repeater interface {
 	WriteAtTries(ctx context.Context, p []byte, off int64, again func()) error
 }
 
+// Swapper is a Client that can compare and write: it puts a block in the place of another
+// one if that is there, and tells whether it was. It calls again as a Repeater does; what
+// it tells is of the last try.
+type Swapper interface {
+	CompareAndWriteTries(ctx context.Context, old, new []byte, off int64, again func()) (done bool, err error)
+}
+
 // Area is a run of adjacent blocks. One that lies across the border of two
 // extents makes the writes of several blocks do so too.
 type Area struct{ First, Blocks int64 }
@@ -38,6 +45,9 @@ type Workload struct {
 	Ops int
 	// WritePercent of the operations write; default 50.
 	WritePercent int
+	// SwapPercent of the operations compare and write, if the client is a Swapper;
+	// default 0.
+	SwapPercent int
 	// MultiPercent of the operations are on 2 to 4 adjacent blocks; default 25.
 	MultiPercent int
 	// Timeout ends an operation, which then may have happened; 0: never.
@@ -106,12 +116,13 @@ type user struct {
 	id     int
 	rand   *rand.Rand
 	seq    uint64
-	buf    []byte // for reads
+	buf    []byte          // for reads
+	known  map[int64]Value // what it has read or written last
 }
 
 func newUser(rec *Recorder, w *Workload, i int, c Client) *user {
 	id := w.FirstClient + i
-	return &user{rec: rec, w: w, client: c, id: id, rand: rand.New(rand.NewPCG(w.Seed, uint64(id))), buf: make([]byte, 4*BlockSize)}
+	return &user{rec: rec, w: w, client: c, id: id, rand: rand.New(rand.NewPCG(w.Seed, uint64(id))), buf: make([]byte, 4*BlockSize), known: map[int64]Value{}}
 }
 
 func (u *user) run(ctx context.Context) {
@@ -137,11 +148,45 @@ func (u *user) step(ctx context.Context) {
 		ctx, cancel = context.WithTimeout(ctx, u.w.Timeout)
 		defer cancel()
 	}
-	if write {
+	swapper, able := u.client.(Swapper)
+	switch {
+	case able && u.rand.IntN(100) < u.w.SwapPercent:
+		u.swap(ctx, swapper, first)
+	case write:
 		u.write(ctx, first, n)
-	} else {
+	default:
 		u.read(ctx, first, n)
 	}
+}
+
+// swap records every try of a compare-and-write. It mostly looks first what is there, as
+// hosts do; else it expects what may be long gone.
+func (u *user) swap(ctx context.Context, client Swapper, block int64) {
+	if u.rand.IntN(4) > 0 {
+		u.read(ctx, block, 1)
+	}
+	expect := u.known[block]
+	v := u.next()
+	old, put := make([]byte, BlockSize), make([]byte, BlockSize)
+	if expect != (Value{}) {
+		Fill(old, u.w.RunID(), block, expect)
+	}
+	Fill(put, u.w.RunID(), block, v)
+	t := &tries{user: u, op: Op{Client: u.id, Write: true, Value: v, Swap: true, Expect: expect}, first: block, n: 1}
+	t.begin()
+	done, err := client.CompareAndWriteTries(ctx, old, put, block*BlockSize, t.again)
+	if err == nil && !done {
+		t.miss()
+		return
+	}
+	t.last(err)
+	u.known[block] = v
+}
+
+// next is the value of another write.
+func (u *user) next() Value {
+	u.seq++
+	return Value{uint16(u.id + 1), u.seq} // no client is 0: that are zeros
 }
 
 // read records what a read saw, unless it failed.
@@ -165,20 +210,21 @@ func (u *user) read(ctx context.Context, first, n int64) {
 			continue
 		}
 		u.rec.add(Op{Client: u.id, Block: block, Value: v, Call: call, Return: ret, From: from, To: to})
+		u.known[block] = v
 	}
 }
 
 // write records every try of a write. A buffer of its own, since a client that
 // has given up may have somebody read from it still.
 func (u *user) write(ctx context.Context, first, n int64) {
-	u.seq++
-	v := Value{uint16(u.id + 1), u.seq} // no client is 0: that are zeros
+	v := u.next()
 	p := make([]byte, n*BlockSize)
 	for i := range n {
 		Fill(p[i*BlockSize:(i+1)*BlockSize], u.w.RunID(), first+i, v)
+		u.known[first+i] = v
 	}
-	t := &tries{user: u, value: v, first: first, n: n}
-	t.call, t.from = u.rec.begin()
+	t := &tries{user: u, op: Op{Client: u.id, Write: true, Value: v}, first: first, n: n}
+	t.begin()
 	var err error
 	if r, ok := u.client.(Repeater); ok {
 		err = r.WriteAtTries(ctx, p, first*BlockSize, t.again)
@@ -191,14 +237,14 @@ func (u *user) write(ctx context.Context, first, n int64) {
 // tries is one write on its way, try by try.
 type tries struct {
 	*user
-	value    Value
 	first, n int64
 
 	mu   sync.Mutex // a client may call again from another goroutine
-	call int64
-	from time.Duration
+	op   Op         // the try that is under way
 	over bool
 }
+
+func (t *tries) begin() { t.op.Call, t.op.From = t.rec.begin() }
 
 // again records a try that may have happened, and begins the next one.
 func (t *tries) again() {
@@ -208,8 +254,18 @@ func (t *tries) again() {
 		return
 	}
 	ret, to := t.rec.end()
-	t.record(ret, to, true, errors.New("repeated"))
-	t.call, t.from = t.rec.begin()
+	t.record(ret, to, errors.New("repeated"))
+	t.begin()
+}
+
+// miss records that the last try of a swap found something else.
+func (t *tries) miss() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	ret, to := t.rec.end()
+	t.op.Write, t.op.Value = false, Value{}
+	t.record(ret, to, nil)
 }
 
 // last records how the last try ended.
@@ -221,14 +277,15 @@ func (t *tries) last(err error) {
 	if err != nil {
 		ret = Open
 	}
-	t.record(ret, to, err != nil, err)
+	t.record(ret, to, err)
 }
 
-func (t *tries) record(ret int64, to time.Duration, maybe bool, err error) {
+// record notes a try that has ended; with an error it may have happened.
+func (t *tries) record(ret int64, to time.Duration, err error) {
+	op := t.op
+	op.Return, op.To, op.Maybe, op.Err = ret, to, err != nil, err
 	for i := range t.n {
-		t.rec.add(Op{
-			Client: t.id, Block: t.first + i, Write: true, Value: t.value,
-			Call: t.call, Return: ret, From: t.from, To: to, Maybe: maybe, Err: err,
-		})
+		op.Block = t.first + i
+		t.rec.add(op)
 	}
 }

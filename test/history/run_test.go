@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -19,6 +20,8 @@ type store struct {
 	lose func() bool
 	// Whether the halves of a block are written one after another.
 	tear bool
+	// Whether a compare-and-write has a gap between the two.
+	split bool
 	// Whether an operation ends with an error, carried out or not.
 	fail func() bool
 
@@ -140,6 +143,40 @@ func (c cached) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
+// CompareAndWriteTries is atomic, unless the store puts the halves of blocks one after
+// another: then others come in between.
+func (c client) CompareAndWriteTries(_ context.Context, old, put []byte, off int64, _ func()) (bool, error) {
+	failed := c.fail()
+	if failed && c.one(2)() {
+		return false, errBroken
+	}
+	c.delay()
+	done := c.compareAndPut(old, put, off)
+	c.delay()
+	if failed {
+		return false, errBroken
+	}
+	return done, nil
+}
+
+func (c client) compareAndPut(old, put []byte, off int64) bool {
+	c.mu.Lock()
+	now := c.blocks[off/BlockSize]
+	same := bytes.Equal(now[:], old)
+	if same && !c.split {
+		copy(now[:], put)
+		c.blocks[off/BlockSize] = now
+	}
+	c.mu.Unlock()
+	if c.split {
+		c.delay()
+		if same || c.one(4)() {
+			c.put(put, off)
+		}
+	}
+	return same
+}
+
 // repeating is a Client that repeats failed writes; with zombie, a try that failed
 // is carried out once more after the next one.
 type repeating struct {
@@ -157,6 +194,19 @@ func (c repeating) WriteAtTries(ctx context.Context, p []byte, off int64, again 
 	return nil
 }
 
+func (c repeating) CompareAndWriteTries(ctx context.Context, old, put []byte, off int64, again func()) (bool, error) {
+	for {
+		done, err := c.client.CompareAndWriteTries(ctx, old, put, off, nil)
+		if err == nil {
+			return done, nil
+		}
+		again()
+		if c.zombie {
+			time.AfterFunc(20*time.Millisecond, func() { c.compareAndPut(old, put, off) })
+		}
+	}
+}
+
 // play runs a workload on clients in virtual time.
 func play(t *testing.T, seed uint64, clients func(s *store) []Client) *Recorder {
 	t.Helper()
@@ -165,7 +215,7 @@ func play(t *testing.T, seed uint64, clients func(s *store) []Client) *Recorder 
 		rec = NewRecorder(time.Now)
 		err := Run(t.Context(), rec, Workload{
 			Seed: seed, Ops: 150, Areas: []Area{{First: 14, Blocks: 4}, {First: 100, Blocks: 1}},
-			Pause: time.Millisecond,
+			Pause: time.Millisecond, SwapPercent: 25,
 		}, clients(newStore(seed)))
 		if err != nil {
 			t.Fatal(err)
@@ -214,12 +264,17 @@ func TestSoundStoresPass(t *testing.T) {
 func counts(t *testing.T, rec *Recorder) {
 	t.Helper()
 	reads, writes, ahead := 0, 0, int64(0)
-	overlaps := 0
+	overlaps, swaps, misses := 0, 0, 0
 	for _, op := range rec.Ops() {
 		if op.Write {
 			writes++
 		} else if op.Value != (Value{}) {
 			reads++
+		}
+		if op.Swap && op.Write && !op.Maybe {
+			swaps++
+		} else if op.Swap && !op.Write {
+			misses++
 		}
 		if op.Call < ahead {
 			overlaps++
@@ -228,8 +283,8 @@ func counts(t *testing.T, rec *Recorder) {
 			ahead = max(ahead, op.Return)
 		}
 	}
-	if reads < 100 || writes < 100 || overlaps < 100 {
-		t.Errorf("%d reads of data, %d writes, %d overlaps: that proves nothing", reads, writes, overlaps)
+	if reads < 100 || writes < 100 || overlaps < 100 || swaps < 20 || misses < 20 {
+		t.Errorf("%d reads of data, %d writes, %d swaps, %d of others, %d overlaps: that proves nothing", reads, writes, swaps, misses, overlaps)
 	}
 }
 
@@ -242,9 +297,10 @@ func TestMutatedStoresAreCaught(t *testing.T) {
 			a, b := cached{client{s}, newStore(1)}, cached{client{s}, newStore(2)}
 			return []Client{a, b}
 		}},
-		"lost write": {clients: same(4, func(s *store) { s.lose = s.one(40) })},
-		"torn block": {clients: same(4, func(s *store) { s.tear = true }), torn: true},
-		"reordered":  {clients: same(4, func(s *store) { s.behind = true })},
+		"lost write":       {clients: same(4, func(s *store) { s.lose = s.one(40) })},
+		"torn block":       {clients: same(4, func(s *store) { s.tear = true }), torn: true},
+		"reordered":        {clients: same(4, func(s *store) { s.behind = true })},
+		"swaps with a gap": {clients: same(4, func(s *store) { s.split = true })},
 		"a failed write done too late": {clients: func(s *store) []Client {
 			s.fail = s.one(5)
 			return []Client{repeating{client{s}, true}, repeating{client{s}, true}, client{s}}
@@ -273,7 +329,7 @@ func TestRealTime(t *testing.T) {
 	s := newStore(1)
 	s.fail = s.one(10)
 	clients := []Client{client{s}, client{s}, repeating{client: client{s}}}
-	w := Workload{Seed: 1, Ops: 100, Areas: []Area{{0, 3}}, Timeout: time.Minute}
+	w := Workload{Seed: 1, Ops: 100, Areas: []Area{{0, 3}}, Timeout: time.Minute, SwapPercent: 20}
 	if err := Run(t.Context(), rec, w, clients); err != nil {
 		t.Fatal(err)
 	}
