@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,9 +16,11 @@ const (
 	cdbInquiry       = 0x12
 	cdbUnmap         = 0x42
 	cdbRead16        = 0x88
+	cdbCompareWrite  = 0x89
 	cdbWrite16       = 0x8a
 	cdbSyncCache16   = 0x91
 	cdbWriteSame16   = 0x93
+	cdbWriteAtomic16 = 0x9c
 	cdbServiceIn16   = 0x9e // with service action 10h: READ CAPACITY (16)
 	cdbReportLUNs    = 0xa0
 
@@ -207,6 +210,61 @@ func (s *Session) WriteSame(ctx context.Context, block []byte, off, n int64, unm
 		return fmt.Errorf("write same, %d bytes at %d: %w", n, off, err)
 	}
 	return nil
+}
+
+// CompareAndWrite puts new in the place of old, of the same length, if that is there, and
+// tells whether it was: COMPARE AND WRITE (SBC-3 5.2). It has to be whole blocks, as many
+// as the target takes in one command.
+func (s *Session) CompareAndWrite(ctx context.Context, old, new []byte, off int64) (done bool, err error) {
+	lba, n, err := s.inBlocks(ctx, off, int64(len(old)))
+	if err == nil && (n > 255 || len(new) != len(old)) {
+		err = fmt.Errorf("%d blocks, for %d bytes", n, len(new))
+	}
+	if err != nil {
+		return false, fmt.Errorf("compare and write %d bytes at %d: %w", len(old), off, err)
+	}
+	cdb := []byte{cdbCompareWrite, 13: byte(n), 15: 0}
+	binary.BigEndian.PutUint64(cdb[2:], lba)
+	_, err = s.command(ctx, cdb, slices.Concat(old, new), nil)
+	var check *CheckCondition
+	if errors.As(err, &check) && check.Key == SenseMiscompare {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("compare and write %d bytes at %d: %w", len(old), off, err)
+	}
+	return true, nil
+}
+
+// WriteAtomic stores p at off, all of it or nothing, by WRITE ATOMIC (16), SBC-4 5.48. It
+// has to be whole blocks, as many as the target takes in one command.
+func (s *Session) WriteAtomic(ctx context.Context, p []byte, off int64) error {
+	lba, n, err := s.inBlocks(ctx, off, int64(len(p)))
+	if err == nil && n > 1<<16-1 {
+		err = fmt.Errorf("%d blocks are too many", n)
+	}
+	if err == nil {
+		cdb := []byte{cdbWriteAtomic16, 15: 0}
+		binary.BigEndian.PutUint64(cdb[2:], lba)
+		binary.BigEndian.PutUint16(cdb[12:], uint16(n))
+		_, err = s.command(ctx, cdb, p, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("write atomically %d bytes at %d: %w", len(p), off, err)
+	}
+	return nil
+}
+
+// inBlocks is a range in logical blocks.
+func (s *Session) inBlocks(ctx context.Context, off, n int64) (lba uint64, blocks int64, err error) {
+	bs, err := s.knownBlockSize(ctx)
+	if err == nil && (off < 0 || off%bs != 0 || n%bs != 0) {
+		err = fmt.Errorf("not in whole blocks of %d bytes", bs)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return uint64(off / bs), n / bs, nil
 }
 
 // Capacity is what READ CAPACITY (16) says (SBC-3 5.16).

@@ -62,6 +62,7 @@ const (
 	SenseIllegalRequest = 0x5
 	SenseUnitAttention  = 0x6
 	SenseAborted        = 0xb
+	SenseMiscompare     = 0xe
 )
 
 // StatusError is a command that ended with a status other than GOOD and CHECK

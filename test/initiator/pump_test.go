@@ -40,12 +40,20 @@ func (m *memory) WriteAt(_ context.Context, p []byte, off int64, _ bool) error {
 }
 
 func (m *memory) Zero(context.Context, int64, int64, bool) error { return io.ErrUnexpectedEOF }
-func (m *memory) Update(context.Context, int64, int64, bool, func(p []byte) bool) error {
-	return io.ErrUnexpectedEOF
+
+func (m *memory) Update(_ context.Context, off, n int64, _ bool, change func(p []byte) bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(m.data[off : off+n])
+	return nil
 }
-func (m *memory) WriteAtomic(context.Context, []byte, int64, bool) error { return io.ErrUnexpectedEOF }
-func (m *memory) Sync(context.Context) error                             { return nil }
-func (m *memory) Size() int64                                            { return int64(len(m.data)) }
+
+func (m *memory) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
+	return m.WriteAt(ctx, p, off, fua)
+}
+
+func (m *memory) Sync(context.Context) error { return nil }
+func (m *memory) Size() int64                { return int64(len(m.data)) }
 
 const memoryName = "iqn.2026-01.org.example:memory"
 

@@ -72,6 +72,22 @@ func (r *Resilient) WriteAtTries(ctx context.Context, p []byte, off int64, again
 	return r.Run(ctx, again, func(ctx context.Context, s *Session) error { return s.WriteAt(ctx, p, off) })
 }
 
+// CompareAndWriteTries is Session.CompareAndWrite, repeated; see WriteAtTries. Whether it
+// was done is what the last try says: one before it may have been done, and then the last
+// one finds what that has written.
+func (r *Resilient) CompareAndWriteTries(ctx context.Context, old, new []byte, off int64, again func()) (done bool, err error) {
+	err = r.Run(ctx, again, func(ctx context.Context, s *Session) (err error) {
+		done, err = s.CompareAndWrite(ctx, old, new, off)
+		return err
+	})
+	return done, err
+}
+
+// WriteAtomic is Session.WriteAtomic, repeated: at least once, see above.
+func (r *Resilient) WriteAtomic(ctx context.Context, p []byte, off int64) error {
+	return r.Run(ctx, nil, func(ctx context.Context, s *Session) error { return s.WriteAtomic(ctx, p, off) })
+}
+
 // Sync is Session.Sync, repeated.
 func (r *Resilient) Sync(ctx context.Context) error {
 	return r.Run(ctx, nil, func(ctx context.Context, s *Session) error { return s.Sync(ctx) })
