@@ -125,7 +125,7 @@ func linearizable(t *testing.T, r *running, n int64) {
 	// 16 blocks are an extent: few blocks, in one extent, across two, and alone.
 	base := n * 256
 	w := history.Workload{
-		Seed: seed, Pause: 20 * time.Millisecond,
+		Seed: seed, Pause: 20 * time.Millisecond, SwapPercent: 20,
 		Areas: []history.Area{{First: base, Blocks: 3}, {First: base + 14, Blocks: 4}, {First: base + 200, Blocks: 1}},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), round)
@@ -150,15 +150,22 @@ func linearizable(t *testing.T, r *running, n int64) {
 	if err := history.Run(settle, rec, w, last); err != nil {
 		t.Error(err)
 	}
-	logins := 0
+	logins, swaps, misses := 0, 0, 0
 	for _, c := range clients {
 		logins += c.(*initiator.Resilient).Logins()
 	}
-	t.Logf("round %d, seed %d: %d operations, %d logins, faults %v", n, seed, len(rec.Ops()), logins, f.done)
+	for _, op := range rec.Ops() {
+		if op.Swap && op.Write && !op.Maybe {
+			swaps++
+		} else if op.Swap && !op.Write {
+			misses++
+		}
+	}
+	t.Logf("round %d, seed %d: %d operations, %d swaps and %d that found something else, %d logins, faults %v", n, seed, len(rec.Ops()), swaps, misses, logins, f.done)
 	if err := history.Check(rec, patience, ""); err != nil {
 		t.Errorf("round %d, seed %d: %v", n, seed, err)
 	}
-	if len(rec.Ops()) < 100 || logins <= len(clients) {
+	if len(rec.Ops()) < 100 || swaps < 10 || misses < 10 || logins <= len(clients) {
 		t.Errorf("round %d: too little has happened to prove anything", n)
 	}
 }
