@@ -48,6 +48,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // Errors that callers tell apart; those that wrap them say what to do.
@@ -106,6 +107,7 @@ type Journal struct {
 	f      File
 	lun    [16]byte
 	number uint64 // of the head that counts
+	used   int    // bytes of the file that may be something else than zeros
 	buf    []byte
 	failed error
 }
@@ -127,6 +129,9 @@ func Open(f File, lun [16]byte) (*Journal, []Write, error) {
 		return nil, nil, err
 	}
 	j.number = h.number
+	if j.used, err = used(f); err != nil {
+		return nil, nil, err
+	}
 	if len(writes) == 0 {
 		// The next Put must not have the number of one that a crash has interrupted: what
 		// that has left would look like sectors of it.
@@ -158,6 +163,21 @@ func isMade(f File) (bool, error) {
 	return true, nil
 }
 
+// used is how much of a file there is before nothing but zeros.
+func used(f File) (int, error) {
+	b := make([]byte, FileSize-recordsAt)
+	if err := readFull(f, b, recordsAt); err != nil {
+		return 0, err
+	}
+	if zero(b) { // as nearly always
+		return recordsAt, nil
+	}
+	for zero(b[len(b)-sector:]) {
+		b = b[:len(b)-sector]
+	}
+	return recordsAt + len(b), nil
+}
+
 func readFull(f File, p []byte, off int64) error {
 	if n, err := f.ReadAt(p, off); n < len(p) {
 		return fmt.Errorf("read %d bytes of the journal of atomic writes at offset %d: %w", len(p), off, cmp.Or(err, io.ErrUnexpectedEOF))
@@ -184,15 +204,19 @@ func (j *Journal) Put(writes []Write) error {
 	h := head{count: len(writes), number: j.number + 1}
 	h.length, j.buf = appendRecords(append(j.buf[:0], make([]byte, recordsAt)...), h.number, writes)
 	h.sum = j.sum(writes)
+	j.used = len(j.buf)
 	return j.write("put atomic writes into their journal", h, j.buf)
 }
 
 // Fits tells whether writes fit into one Put.
 func Fits(count, bytes int) bool { return count <= MaxWrites && bytes <= MaxBytes }
 
-// Clear forgets the writes that were put, durably.
+// Clear forgets the writes that were put, durably. It writes zeros over them: a journal
+// that keeps data would keep it when the replica is erased.
 func (j *Journal) Clear() error {
-	j.buf = append(j.buf[:0], make([]byte, recordsAt)...)
+	n := max(recordsAt, j.used)
+	j.buf = slices.Grow(j.buf[:0], n)[:n]
+	clear(j.buf)
 	return j.write("clear the journal of atomic writes", head{number: j.number + 1}, j.buf)
 }
 
