@@ -27,7 +27,7 @@ const (
 // Set implements task.Signal.
 func (n *signal) Set() {
 	n.set = true
-	if n.waiter == nil {
+	if n.waiter == nil || !n.waiter.waiting { // one that is to run already must not be woken from its next wait
 		return
 	}
 	if s := n.group.sched; s.Rand().IntN(100) < late {
@@ -39,7 +39,10 @@ func (n *signal) Set() {
 
 // Wait implements task.Signal.
 func (n *signal) Wait(ctx context.Context) error {
-	_, err := n.wait(ctx, "signal", -1)
+	set, err := n.wait(ctx, "signal", -1)
+	if !set && err == nil {
+		panic("simtask: a task was woken for nothing")
+	}
 	return err
 }
 

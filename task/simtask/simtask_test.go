@@ -210,3 +210,34 @@ func BenchmarkSwitch(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// TestSetTwice: a signal that is set again, for a task that is to run already, does not
+// wake it from what it waits for next.
+func TestSetTwice(t *testing.T) {
+	for seed := range uint64(200) {
+		s := New(seed)
+		g := s.Group("p")
+		first, second, done := g.NewSignal(), g.NewSignal(), false
+		set := false
+		g.Go("waiter", func() {
+			first.Wait(ctx)
+			second.Wait(ctx)
+			if !set {
+				t.Errorf("seed %d: woken although nobody has set the signal", seed)
+			}
+			done = true
+		})
+		g.Go("setter", func() {
+			g.Sleep(ctx, time.Millisecond)
+			first.Set()
+			first.Set()
+			g.Sleep(ctx, 2*lateness)
+			set = true
+			second.Set()
+		})
+		if err := s.Run(time.Second, func() bool { return done }); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		s.Close()
+	}
+}
