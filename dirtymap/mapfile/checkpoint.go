@@ -113,7 +113,7 @@ func (l *Log) preparedSize() int64 {
 func (l *Log) writeSlots() bool {
 	for range 2 {
 		l.number++
-		h := header{version: version, id: l.id, number: l.number, generation: l.generation, logAt: l.start, meta: l.begun}
+		h := header{version: l.version, id: l.id, number: l.number, generation: l.generation, logAt: l.start, meta: l.begun}
 		if !l.write(h.encode(), int64(l.number%2)*slotSize) || !l.sync() {
 			return false
 		}

@@ -60,6 +60,9 @@ func dumpHeader(w io.Writer, c *contents) {
 }
 
 func dumpMeta(w io.Writer, indent string, m Meta) {
+	if m.version() > 1 {
+		fmt.Fprintf(w, "%sterm %d (%x), alone in %d\n", indent, m.Term.Number, m.Term.ID, m.Term.Alone)
+	}
 	fmt.Fprintf(w, "%shistory %x, join %d, boot id %x, clean %t, blank %t\n", indent, m.History, m.Join, m.BootID, m.Clean, m.Blank)
 }
 

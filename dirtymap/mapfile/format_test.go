@@ -48,6 +48,9 @@ func encoded(r Record) (b []byte) {
 func TestRecordFormats(t *testing.T) {
 	meta := Meta{History: [16]byte{0xa0, 15: 0xaf}, Join: 0x1122, BootID: [16]byte{0xb0, 15: 0xbf}, Clean: true, Blank: true}
 	const metaHex = "a0 00 *14 af 2211 000000000000 b0 00 *14 bf 03"
+	termed := meta
+	termed.Term = Term{Number: 0x3344, ID: [16]byte{0xc0, 15: 0xcf}, Alone: 0x55}
+	const termedHex = "a0 00 *14 af 2211 000000000000 b0 00 *14 bf 07 4433 000000000000 c0 00 *14 cf 55 00 *7 "
 	states := make([]byte, pageStates)
 	states[1] = 2
 	for name, c := range map[string]struct {
@@ -56,6 +59,8 @@ func TestRecordFormats(t *testing.T) {
 	}{
 		"set":           {encoded(setOf(300, 1, owned.WithTurn(3))), "01 ac02 01 0e"},
 		"meta":          {encoded(meta), "02" + metaHex},
+		"meta, term":    {encoded(termed), "02" + termedHex},
+		"prepare, term": {encoded(Prepare{Join: 7, Meta: termed}), "03 0700000000000000" + termedHex + "05 00"},
 		"prepare":       {encoded(Prepare{Join: 7, Meta: meta, Changes: []Set{setOf(5, 6, stale), setOf(300, 1, shared)}}), "03 0700000000000000" + metaHex + "04 02 05 06 01 ac02 01 00" + "05 02"},
 		"empty prepare": {encoded(Prepare{Join: 7, Meta: meta}), "03 0700000000000000" + metaHex + "05 00"},
 		"commit":        {encoded(Commit{Join: 7}), "06 0700000000000000"},
@@ -128,7 +133,9 @@ func TestCorruptRecords(t *testing.T) {
 		"set to STALE and HELD":      "01 05 01 03",
 		"set to what is not durable": "01 05 01 40",
 		"meta cut short":             "02 00",
-		"meta with unknown flags":    "02" + meta[2:] + "04",
+		"meta with unknown flags":    "02" + meta[2:] + "08",
+		"term cut short":             "02" + meta[2:] + "04 01",
+		"term of zeros":              "02" + meta[2:] + "04 00 *32",
 		"prepare cut short":          "03 00",
 		"changes without prepare":    "04 01 05 01 00",
 		"changes cut short":          "03 0000000000000000" + meta + "04 02 05 01 00",

@@ -11,14 +11,17 @@ import (
 
 const (
 	magic   = "TWLNMAP1"
-	version = 1
+	version = 2 // the newest that is known; a file without a term is of version 1
 
 	metaAt      = 64
 	metaSize    = 41
 	blockSizeAt = metaAt + metaSize
+	termAt      = blockSizeAt + 4
+	termSize    = 32
 
 	flagClean = 1
 	flagBlank = 2
+	flagTerm  = 4 // a term follows
 )
 
 // header is the content of a header slot.
@@ -47,6 +50,9 @@ func (h *header) encode() []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(size))
 	}
 	b = b[:slotSize-4]
+	if h.meta.version() > 1 {
+		appendTerm(b[:termAt], h.meta.Term)
+	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -74,17 +80,19 @@ func decodeHeader(b []byte) (header, error) {
 		return h, err
 	}
 	var err error
-	h.meta, err = decodeMeta(b[metaAt:blockSizeAt])
+	var term bool
+	h.meta, term, err = decodeMeta(b[metaAt:blockSizeAt])
+	h.meta.Term = decodeTerm(b[termAt:])
 	h.id.BlockSize = int64(le.Uint32(b[blockSizeAt:]))
 	switch {
 	case err != nil:
 		return h, err
 	case h.id.BlockSize != 0 && h.id.BlockSize != 4096:
 		return h, fmt.Errorf("has blocks of %d bytes", h.id.BlockSize)
-	case h.version != version || h.generation == 0 || h.logAt < 0:
+	case h.version == 0 || h.version < h.meta.version() || term != (h.meta.version() > 1) || h.generation == 0 || h.logAt < 0:
 		return h, fmt.Errorf("has version %d, generation %d, log offset %d", h.version, h.generation, h.logAt)
-	case len(bytes.TrimLeft(b[blockSizeAt+4:slotSize-4], "\x00")) > 0:
-		return h, fmt.Errorf("has bytes that version %d does not know", version)
+	case len(bytes.TrimLeft(b[termAt+termSize:slotSize-4], "\x00")) > 0:
+		return h, fmt.Errorf("has bytes that version %d does not know", h.version)
 	}
 	return h, nil
 }
@@ -121,19 +129,45 @@ func appendMeta(b []byte, m Meta) []byte {
 	if m.Blank {
 		flags |= flagBlank
 	}
+	if m.version() > 1 {
+		flags |= flagTerm
+	}
 	return append(b, flags)
 }
 
-func decodeMeta(b []byte) (m Meta, err error) {
+// version is that of a file which has to keep m.
+func (m *Meta) version() uint32 {
+	if m.Term == (Term{}) {
+		return 1
+	}
+	return 2
+}
+
+// appendTerm appends what a Meta with a term has more.
+func appendTerm(b []byte, t Term) []byte {
+	b = binary.LittleEndian.AppendUint64(b, t.Number)
+	b = append(b, t.ID[:]...)
+	return binary.LittleEndian.AppendUint64(b, t.Alone)
+}
+
+func decodeTerm(b []byte) (t Term) {
+	t.Number = binary.LittleEndian.Uint64(b)
+	copy(t.ID[:], b[8:])
+	t.Alone = binary.LittleEndian.Uint64(b[24:])
+	return t
+}
+
+// decodeMeta decodes all but the term, and says whether there is one.
+func decodeMeta(b []byte) (m Meta, term bool, err error) {
 	copy(m.History[:], b)
 	m.Join = binary.LittleEndian.Uint64(b[16:])
 	copy(m.BootID[:], b[24:])
 	flags := b[40]
 	m.Clean, m.Blank = flags&flagClean != 0, flags&flagBlank != 0
-	if flags&^(flagClean|flagBlank) != 0 {
+	if flags&^(flagClean|flagBlank|flagTerm) != 0 {
 		err = fmt.Errorf("has unknown flags %#x", flags)
 	}
-	return m, err
+	return m, flags&flagTerm != 0, err
 }
 
 // slots are the two header slots of a file: header, or what is wrong with it.

@@ -20,6 +20,7 @@ func usual() limits {
 // Log is an open map file. It has one owner.
 type Log struct {
 	state
+	version    uint32 // of the header slots
 	number     uint64 // of the header slot written last
 	generation uint64
 	start      int64  // of the log
@@ -56,6 +57,7 @@ func (l *Log) Append(recs ...Record) error {
 		return err
 	}
 	for _, r := range recs {
+		l.raise(r)
 		encodeRecord(r, l.put)
 	}
 	l.flush()
@@ -66,6 +68,22 @@ func (l *Log) Append(recs ...Record) error {
 		l.fail(l.apply(r))
 	}
 	return l.failed
+}
+
+// raise makes the file one of the version that a record needs, before the record is in
+// it: a program that does not know the record says so, and does not take it for damage.
+func (l *Log) raise(r Record) {
+	needs := l.version
+	switch r := r.(type) {
+	case Meta:
+		needs = r.version()
+	case Prepare:
+		needs = r.Meta.version()
+	}
+	if needs > l.version && l.failed == nil {
+		l.version = needs
+		l.writeSlots()
+	}
 }
 
 // check looks at records before they are written.

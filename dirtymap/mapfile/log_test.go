@@ -202,7 +202,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	oddFile := &memFile{data: put(append([]byte(nil), f.data...), (&header{version: 1, id: odd, number: 9, generation: 1}).encode(), 0)}
 	copy(oddFile.data[slotSize:], oddFile.data[:slotSize])
 	newer := &memFile{data: f.data}
-	h := header{version: 2, id: testIdentity(100), number: 9, generation: 1}
+	h := header{version: version + 1, id: testIdentity(100), number: 9, generation: 1}
 	newer.data = put(append([]byte(nil), f.data...), h.encode(), 0)
 	same := testIdentity(100)
 	for name, c := range map[string]struct {
@@ -284,4 +284,43 @@ func TestOpenOSLocksAndKeeps(t *testing.T) {
 	want.apply(setOf(9, 2, owned))
 	expect(t, l, want)
 	must(t, l.Close())
+}
+
+// TestVersions: a file is of version 1, which older programs read, until it has to keep
+// a term; from then on they refuse it for its version, not as damaged.
+func TestVersions(t *testing.T) {
+	f := &memFile{}
+	must(t, Create(f, testIdentity(100), shared, testMeta(1)))
+	versions := func() [2]uint32 {
+		s, err := readSlots(f)
+		must(t, err)
+		return [2]uint32{s.header[0].version, s.header[1].version}
+	}
+	l, _ := mustOpen(t, f)
+	must(t, l.Append(testMeta(2), setOf(1, 2, owned)))
+	must(t, l.Checkpoint())
+	if got := versions(); got != [2]uint32{1, 1} {
+		t.Fatalf("without a term: %v", got)
+	}
+	must(t, l.Append(setOf(3, 2, stale)))
+	termed := testMeta(3)
+	must(t, l.Append(termed))
+	if got := versions(); got != [2]uint32{2, 2} {
+		t.Fatalf("with a term: %v", got)
+	}
+	must(t, l.Sync())
+	for range 2 {
+		l, rep := mustOpen(t, f)
+		if l.Meta() != termed || rep.Repaired {
+			t.Fatalf("%+v, %+v", l.Meta(), rep)
+		}
+		if s, err := l.State(3); err != nil || s != stale {
+			t.Fatalf("state %v, %v", s, err)
+		}
+		must(t, l.Checkpoint())
+	}
+	header := (&header{version: 1, id: testIdentity(100), number: 9, generation: 1, meta: termed}).encode()
+	if _, err := decodeHeader(header); err == nil {
+		t.Error("a header of version 1 has a term")
+	}
 }

@@ -17,7 +17,7 @@
 // A header slot; of two that are valid the one with the higher number counts:
 //
 //	   0   8  magic "TWLNMAP1"
-//	   8   4  version: 1
+//	   8   4  version: 1, or 2 as soon as a Meta has a term
 //	  12   4  extent size, bytes
 //	  16  16  LUN UUID
 //	  32   8  LUN size, bytes
@@ -26,7 +26,8 @@
 //	  56   8  offset of that log's first block
 //	  64  41  Meta when that log began
 //	 105   4  size of the logical blocks that hosts see, bytes; 0: 512
-//	 109   …  zeros
+//	 109  32  the term of that Meta, if it has one
+//	 141   …  zeros
 //	4092   4  CRC of all before
 //
 // A page:
@@ -52,7 +53,8 @@
 // A record is a kind byte and a body; uv is an unsigned varint:
 //
 //	1 Set      first extent uv, count uv, state u8
-//	2 Meta     history 16 bytes, join u64, boot id 16 bytes, flags u8 (1 clean, 2 blank)
+//	2 Meta     history 16 bytes, join u64, boot id 16 bytes, flags u8 (1 clean, 2 blank,
+//	           4 a term follows: number u64, id 16 bytes, alone u64)
 //	3 Prepare  join u64, Meta: begins a prepared join
 //	4 Changes  count uv, then for each: first extent uv, count uv, state u8
 //	5 Prepared number of changes uv: the prepared join is complete
@@ -109,6 +111,14 @@ type Meta struct {
 	BootID  [16]byte // of the kernel under which the map was last written
 	Clean   bool     // stopped in order, everything flushed
 	Blank   bool     // nothing in the replica is valid yet
+	Term    Term
+}
+
+// Term is what a replica knows of who serves its LUN; zero: nothing.
+type Term struct {
+	Number uint64   // of the last change of who serves
+	ID     [16]byte // names that change
+	Alone  uint64   // in which the replica last served alone since its last join; 0: it did not
 }
 
 // Record is one of Set, Meta, Prepare, Commit, Abort.

@@ -24,7 +24,7 @@ func Create(f File, id Identity, initial dirtymap.State, meta Meta) error {
 	if err := f.Truncate(0); err != nil {
 		return fmt.Errorf("create map file: %w", err)
 	}
-	l := &Log{state: state{f: f, id: id, begun: meta}, generation: 1, start: id.logAt()}
+	l := &Log{state: state{f: f, id: id, begun: meta}, version: meta.version(), generation: 1, start: id.logAt()}
 	l.writeInitial(initial)
 	if !l.sync() || !l.writeSlots() {
 		return fmt.Errorf("create map file: %w", l.failed)
@@ -69,8 +69,8 @@ func Open(f File, id *Identity) (*Log, Report, error) {
 	}
 	rep := c.report()
 	l := &Log{
-		state:  c.state,
-		number: c.header.number, generation: c.header.generation,
+		state:   c.state,
+		version: c.header.version, number: c.header.number, generation: c.header.generation,
 		start: c.header.logAt, carried: c.header.logAt, end: c.end, sequence: c.sequence, durable: c.sequence,
 		limits: usual(),
 	}

@@ -56,7 +56,7 @@ func writePlanes(w io.Writer, id *Identity, state func(first uint64, into []dirt
 // planesHeader is the header slot at the front of planes: that of a new map
 // file, with a Meta of zeros.
 func planesHeader(id *Identity) []byte {
-	h := header{version: version, id: *id, generation: 1, logAt: id.logAt()}
+	h := header{version: 1, id: *id, generation: 1, logAt: id.logAt()}
 	return h.encode()
 }
 

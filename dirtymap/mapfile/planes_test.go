@@ -104,7 +104,7 @@ func TestPlanesThatCannotBe(t *testing.T) {
 	beyond := slices.Clone(raw)
 	beyond[len(beyond)-1] = byte(stale)
 	id.sealPage(1, beyond[slotSize+pageSize:])
-	newer := header{version: 2, id: id, generation: 1}
+	newer := header{version: version + 1, id: id, generation: 1}
 
 	for name, c := range map[string]struct {
 		b    []byte

@@ -34,6 +34,14 @@ func appendSet(b []byte, s Set) []byte {
 	return append(b, byte(s.State&dirtymap.Durable))
 }
 
+func appendMetaRecord(b []byte, m Meta) []byte {
+	b = appendMeta(b, m)
+	if m.version() > 1 {
+		b = appendTerm(b, m.Term)
+	}
+	return b
+}
+
 func appendFill(b []byte, first, count uint64, s dirtymap.State) []byte {
 	b = binary.AppendUvarint(append(b, kindFill), first)
 	b = binary.AppendUvarint(b, count)
@@ -47,7 +55,7 @@ func encodeRecord(r Record, put func(func([]byte) []byte)) {
 	case Set:
 		put(func(b []byte) []byte { return appendSet(append(b, kindSet), r) })
 	case Meta:
-		put(func(b []byte) []byte { return appendMeta(append(b, kindMeta), r) })
+		put(func(b []byte) []byte { return appendMetaRecord(append(b, kindMeta), r) })
 	case Prepare:
 		encodePrepare(&r, put)
 	case Commit:
@@ -61,7 +69,7 @@ func encodeRecord(r Record, put func(func([]byte) []byte)) {
 
 func encodePrepare(p *Prepare, put func(func([]byte) []byte)) {
 	put(func(b []byte) []byte {
-		return appendMeta(binary.LittleEndian.AppendUint64(append(b, kindPrepare), p.Join), p.Meta)
+		return appendMetaRecord(binary.LittleEndian.AppendUint64(append(b, kindPrepare), p.Join), p.Meta)
 	})
 	for rest := p.Changes; len(rest) > 0; {
 		some := rest[:min(maxChanges, len(rest))]
@@ -122,9 +130,15 @@ func (d *decoder) run(limit uint64) Set {
 }
 
 func (d *decoder) meta() Meta {
-	m, err := decodeMeta(d.take(metaSize))
+	m, term, err := decodeMeta(d.take(metaSize))
 	if d.err == nil {
 		d.err = err
+	}
+	if term {
+		m.Term = decodeTerm(d.take(termSize))
+	}
+	if d.err == nil && term != (m.version() > 1) {
+		d.err = fmt.Errorf("a term of zeros")
 	}
 	return m
 }
