@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"target/reservation/local": 1,
 
 	"replication/coherence": 2,
+	"replication/salvage":   2,
 	"cluster/failover":      2,
 	"cluster/transport":     2,
 
