@@ -12,6 +12,7 @@ import (
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
 	"github.com/twinlun/twinlun/replication/coherence"
+	"github.com/twinlun/twinlun/replication/salvage"
 	"github.com/twinlun/twinlun/target/backing"
 	"github.com/twinlun/twinlun/target/backing/journal"
 	"github.com/twinlun/twinlun/task"
@@ -40,6 +41,14 @@ type ReplicaConfig struct {
 	// ServeStale is the operator's word for the case that the peer comes back with a
 	// new replica, and had newer data: what is here may be served in its place.
 	ServeStale bool
+
+	// Serve is who serves hosts until SetRole says: ServeNone in a cluster.
+	Serve coherence.Serve
+	// Salvage begins a file for what a join is about to give up of this replica (package
+	// salvage); join is its number. nil: nothing may be given up, such a join is refused.
+	Salvage func(join uint64) (salvage.File, error)
+	// Place is the name of this node, as salvage files have it.
+	Place string
 
 	// Want is how large the LUN may grow at this node, in bytes, at most the size of
 	// Store, which is zeros from Geometry.Size on; 0: it is not to grow. When both nodes
@@ -84,6 +93,8 @@ type Replica struct {
 	bulk    pool                  // ReadCopy and StoreCopy
 	pacing  crew                  // ticker, copier, planes
 	telling telling
+
+	era atomic.Uint64 // see Era
 
 	mu sync.Mutex // never held across anything that blocks
 
@@ -141,7 +152,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.engine = coherence.New(coherence.Config{
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
-		History: meta.History, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
+		RoleState: roleState(meta), Serve: cfg.Serve, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
 		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
 		Want: cfg.Want, BlockSize: uint32(cfg.BlockSize), Kept: cfg.Before.kept(),
 	})
@@ -307,6 +318,8 @@ func (r *Replica) actLocked(a coherence.Action) {
 		r.bulk.put(func() { r.storeCopy(a, n) })
 	case coherence.CopyEnded:
 		r.copying.ended(a.Token)
+	case coherence.Salvage:
+		r.io.put(func() { r.salvage(a) })
 	case coherence.SendPlanes:
 		r.sendPlanesLocked()
 	case coherence.Grow:
@@ -331,6 +344,9 @@ func (r *Replica) tellLocked(a coherence.Action) {
 		if !a.Yes {
 			r.letGoLocked()
 		}
+	case coherence.Dismiss:
+		r.era.Add(1)
+		r.log.Info("host commands end", "err", a.Err)
 	case coherence.Fault:
 		r.health.fault = a.Err
 		r.log.Error("the replica cannot go on", "err", a.Err)

@@ -98,7 +98,7 @@ func TestCrashOrCleanStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := mustOpen(t, testConfig(file))
-			if r.crash != c.crashed || r.m.State(5) != volatile {
+			if r.crash != c.crashed || r.m.State(5)&dirtymap.Durable != volatile {
 				t.Errorf("crashed %v, extent %v", r.crash, r.m.State(5))
 			}
 			if err := r.Close(); err != nil {

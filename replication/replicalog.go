@@ -138,14 +138,38 @@ func (l *logger) records(e coherence.Log) []mapfile.Record {
 	if p := e.Prepare; p != nil {
 		recs = append(recs, mapfile.Prepare{
 			Join:    p.Join,
-			Meta:    mapfile.Meta{History: p.History, Join: p.Join, BootID: l.r.cfg.Boot},
+			Meta:    mapfile.Meta{History: p.History, Join: p.Join, BootID: l.r.cfg.Boot, Term: term(p.RoleState)},
 			Changes: sets(p.Changes),
 		})
+	}
+	if e.Role != nil {
+		recs = append(recs, l.role(e.Role))
 	}
 	if e.Commit != 0 {
 		recs = append(recs, mapfile.Commit{Join: e.Commit})
 	}
 	return recs
+}
+
+// role is the Meta with a role. A replica that serves alone is not as its last stop in
+// order has left it, any more; what a crash before that made doubtful stays so.
+func (l *logger) role(s *coherence.RoleState) mapfile.Meta {
+	meta := l.file.Meta()
+	meta.Blank = meta.Blank && s.History == [16]byte{}
+	meta.History, meta.Term = s.History, term(*s)
+	if s.AloneTerm != 0 && meta.Clean {
+		meta.Clean, meta.BootID = false, l.r.cfg.Boot
+	}
+	return meta
+}
+
+func term(s coherence.RoleState) mapfile.Term {
+	return mapfile.Term{Number: s.Term, ID: s.ID, Alone: s.AloneTerm}
+}
+
+// roleState is what a map file says of the role, in the engine's words.
+func roleState(m mapfile.Meta) coherence.RoleState {
+	return coherence.RoleState{History: m.History, Term: m.Term.Number, ID: m.Term.ID, AloneTerm: m.Term.Alone}
 }
 
 func sets(changes []coherence.Change) []mapfile.Set {
@@ -162,7 +186,7 @@ func prepared(file *mapfile.Log) *coherence.Outcome {
 	if p == nil {
 		return nil
 	}
-	o := &coherence.Outcome{Join: p.Join, History: p.Meta.History}
+	o := &coherence.Outcome{Join: p.Join, RoleState: roleState(p.Meta)}
 	for _, s := range p.Changes {
 		o.Changes = append(o.Changes, coherence.Change{Extents: s.Range, State: s.State})
 	}

@@ -95,7 +95,11 @@ type Engine struct {
 	rxSeq []uint64 // per bulk stream: COPYs received
 	mixed uint64   // the peer's atomic writes, as its last message with data says
 	join  join
-	full  []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
+
+	// The role (role.go).
+	role      Role
+	aloneTerm uint64           // as RoleState's
+	full      []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
 	// Flushing (flush.go).
 	relaxed  map[uint64]struct{} // extents to look at after a flush that begins later
@@ -117,6 +121,7 @@ type Engine struct {
 	replies []reply
 	clears  []uint64
 	toMark  []uint64
+	toOwn   []uint64
 	toFetch [2][]uint64 // read, own
 	toLog   []Change    // and the extents whose entry waits for it
 	waitLog []uint64
@@ -144,14 +149,31 @@ func New(cfg Config) *Engine {
 		jobs:    map[copyID]uint64{},
 	}
 	e.join.restarted = cfg.Kept == nil
-	for ext := range e.geo.Extents() { // what the map file says is OWNED
-		if e.m.State(ext)&dirtymap.Held != 0 {
-			e.m.Own(ext)
-			e.m.Change(ext, 0, dirtymap.Logged)
-			e.m.SetDirty(ext, cfg.dirty(ext))
+	e.role = Role{Term: cfg.Term, ID: cfg.ID, Serve: cfg.Serve, Loss: cfg.Loss}
+	e.aloneTerm = cfg.AloneTerm
+	for ext := range e.geo.Extents() {
+		if s := e.m.State(ext); s&(dirtymap.Held|dirtymap.Volatile) != 0 {
+			e.restore(ext, s)
 		}
 	}
 	return e
+}
+
+// restore takes over an extent that the map file says is OWNED or volatile. What is
+// lost is closed until a join, or serving alone, has settled who has it.
+func (e *Engine) restore(ext uint64, s dirtymap.State) {
+	if s&dirtymap.Held != 0 {
+		e.m.Own(ext)
+		e.m.Change(ext, 0, dirtymap.Logged)
+		e.m.SetDirty(ext, e.cfg.dirty(ext))
+	}
+	switch {
+	case s&dirtymap.Volatile == 0:
+	case e.cfg.Crashed:
+		e.m.Change(ext, 0, dirtymap.Closing)
+	default:
+		e.relax(ext)
+	}
 }
 
 // dirty is what is known to be dirty of an extent that the map file says is OWNED. When
@@ -173,7 +195,7 @@ func (e *Engine) Restarted() bool { return e.join.restarted }
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats
-	s.Serving = e.join.phase == joined
+	s.Serving, s.Alone = e.m.Serving(), e.join.phase == alone
 	s.Waiting = len(e.ops)
 	return s
 }
@@ -183,6 +205,8 @@ func (e *Engine) Stats() Stats {
 func (e *Engine) Step(ev Event) []Action {
 	e.out = e.out[:0]
 	switch ev := ev.(type) {
+	case Role:
+		e.setRole(ev)
 	case Want:
 		e.want(ev)
 	case Sync:
@@ -236,6 +260,7 @@ func (e *Engine) finish() {
 	e.sendClears()
 	e.sendMarks()
 	e.sendFetches()
+	e.markAlone()
 	e.writeLog()
 }
 
@@ -263,6 +288,7 @@ const (
 	workCopySent  // until it is acknowledged
 	workCopyStore // a COPY of the peer's, until it is written
 	workCopyFlush // until it is durable
+	workSalvage
 )
 
 // holdsJoin tells whether a join must wait: it changes the replica or the log.
@@ -293,7 +319,11 @@ func (e *Engine) take(token uint64, kinds ...kind) (work, bool) {
 }
 
 func (e *Engine) done(token uint64, err error) {
-	w, current := e.take(token, workLog, workRelax, workFlush, workJoin, workCommit, workStore)
+	w, current := e.take(token, workLog, workRelax, workFlush, workJoin, workCommit, workStore, workSalvage)
+	if err != nil && w.kind == workSalvage {
+		e.salvageFailed(current, err)
+		return
+	}
 	if err != nil {
 		e.fail(fmt.Errorf("%s: %w", w.kind, err))
 		return
@@ -306,7 +336,7 @@ func (e *Engine) done(token uint64, err error) {
 		e.admitSyncs(w.syncs)
 	case workFlush:
 		e.flushed()
-	case workJoin:
+	case workJoin, workSalvage:
 		if current {
 			e.joinStep(token)
 		}
@@ -332,6 +362,8 @@ func (k kind) String() string {
 		return "store fetched blocks"
 	case workCopyStore, workCopyFlush:
 		return "store copied blocks"
+	case workSalvage:
+		return "salvage what is given up"
 	}
 	return "read the replica"
 }
@@ -354,10 +386,14 @@ func (e *Engine) kick(ext uint64) {
 	if en == nil {
 		return
 	}
-	if e.join.phase == joined {
+	switch e.join.phase {
+	case joined:
 		e.admit(ext, en)
 		e.servePeer(ext, en)
 		e.ask(ext, en)
+	case alone:
+		e.admit(ext, en)
+		e.askNobody(ext, en)
 	}
 	if en.atRest() {
 		delete(e.entries, ext)
@@ -387,22 +423,5 @@ func (e *Engine) fail(err error) {
 	e.do(Log{Token: e.begin(work{kind: workRelax}), Distrust: true})
 	e.do(Fault{Err: e.fault})
 	e.refuse("the replica failed: " + err.Error())
-	for _, id := range sortedKeys(e.ops) {
-		e.cancelAs(id, e.fault)
-	}
-	for _, id := range e.syncs {
-		e.do(Admit{Op: id, Err: e.fault})
-	}
-	for _, id := range e.flush.syncs {
-		e.do(Admit{Op: id, Err: e.fault})
-	}
-	for _, token := range sortedKeys(e.work) {
-		w := e.work[token]
-		for _, id := range w.syncs {
-			e.do(Admit{Op: id, Err: e.fault})
-		}
-		w.syncs = nil
-		e.work[token] = w
-	}
-	e.syncs, e.flush.syncs = nil, nil
+	e.endAll(e.fault)
 }

@@ -72,7 +72,7 @@ func TestLostPeer(t *testing.T) {
 	for _, allowed := range []bool{false, true} {
 		m := dirtymap.New(dirtymap.Geometry{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize})
 		m.Set(2, dirtymap.Stale.WithTurn(2))
-		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, History: [16]byte{1}, Committed: 4, ServeStale: allowed})
+		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, RoleState: RoleState{History: [16]byte{1}}, Committed: 4, ServeStale: allowed})
 		flush := e.Step(Connected{Streams: 1})[0].(Flush)
 		e.Step(Done{Token: flush.Token})
 		e.Step(Received{&wire.JoinHello{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize}})

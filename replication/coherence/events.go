@@ -99,6 +99,7 @@ type (
 // TicksPerSecond is the rate of Tick events.
 const TicksPerSecond = 10
 
+func (Role) event()         {}
 func (Want) event()         {}
 func (Sync) event()         {}
 func (Cancel) event()       {}
@@ -177,6 +178,7 @@ type (
 		Changes []Change // take effect together with the entry
 		Prepare *Outcome // replaces what was prepared before
 		Commit  uint64   // not 0: the prepared join of this number takes effect
+		Role    *RoleState
 		// Distrust makes the next start take this one for an operating system crash:
 		// what was not flushed cannot be relied upon.
 		Distrust bool
@@ -201,6 +203,15 @@ type (
 		Token uint64
 		Items []wire.Blocks
 	}
+	// Salvage makes a durable copy of what this replica is about to lose: blocks that
+	// were acknowledged here, and that the other replica, which wins, knows nothing of.
+	// Of the extents in Whole that is everything, of those in Dirty what the map says is
+	// dirty. Nothing changes them until Done. An error ends the join: nothing is lost.
+	Salvage struct {
+		Token        uint64
+		Join         uint64 // the number of the join; a salvage of the same number before is superseded
+		Whole, Dirty []dirtymap.Range
+	}
 	// ReadCopy reads blocks for a COPY on Stream; Present says which.
 	ReadCopy struct {
 		Token  uint64
@@ -217,15 +228,27 @@ type Change struct {
 
 // Outcome is what a join decided for this replica.
 type Outcome struct {
-	Join    uint64
-	History [16]byte
+	Join uint64
+	RoleState
 	Changes []Change
+}
+
+// RoleState is what the map file says of the replica's role.
+type RoleState struct {
+	History   [16]byte // the replica is not blank any more when it has one
+	Term      uint64   // of the last Role
+	ID        [16]byte // and its ID
+	AloneTerm uint64   // in which it last served alone since it last joined; 0: it did not
 }
 
 // Actions for the operator.
 type (
 	// Serving says that host commands are served from now on, or not.
 	Serving struct{ Yes bool }
+	// Dismiss says that the peer may have served alone: host commands that have begun
+	// and were not answered must end with Err, whatever they have done. Those that wait
+	// here get an Admit each.
+	Dismiss struct{ Err error }
 	// Fault says that this replica cannot go on; host commands get Err.
 	Fault struct{ Err error }
 	// Alarm says something that an operator should know.
@@ -244,8 +267,10 @@ func (Flush) action()      {}
 func (Collect) action()    {}
 func (Store) action()      {}
 func (StoreCopy) action()  {}
+func (Salvage) action()    {}
 func (ReadCopy) action()   {}
 func (Serving) action()    {}
+func (Dismiss) action()    {}
 func (Fault) action()      {}
 func (Alarm) action()      {}
 
@@ -265,7 +290,7 @@ type Config struct {
 	Predictor Predictor
 
 	// From the map file.
-	History   [16]byte // zero: none yet
+	RoleState          // History zero: none yet
 	Committed uint64   // number of the last join in effect
 	Prepared  *Outcome // a join that is prepared and not committed
 	Blank     bool     // every byte of the replica is zero
@@ -282,6 +307,9 @@ type Config struct {
 	// order; nil: there was none, or it did not know itself which blocks are dirty.
 	// This one may be larger.
 	Kept *dirtymap.Map
+	// Serve and Loss are the role until the first Role event.
+	Serve Serve
+	Loss  Loss
 
 	Proposal  [16]byte // random; names the history if this replica begins one
 	ColdAfter uint32   // ticks without a write after which ownership is given back
@@ -295,7 +323,9 @@ type Stats struct {
 	Copies, CopiedBlocks     uint64 // COPYs confirmed, and the blocks in them
 	Clears                   uint64 // extents given back
 	Joins                    uint64
-	Serving                  bool
+	Serving, Alone           bool   // hosts; and without the peer
+	Taken                    uint64 // extents whose newer data at the peer was given up
+	HeldCommands             uint64 // host commands that ended with ErrHeld
 	CopyingBlocks            int64  // blocks in COPYs not confirmed yet
 	Waiting                  int    // host commands that wait
 	JoinedStale, JoinedOwned uint64 // extents, at the last join

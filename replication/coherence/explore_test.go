@@ -27,6 +27,7 @@ func (w *world) moves() (ms []move) {
 		w.hostMoves(i, add)
 		w.peerMoves(i, add)
 		w.faultMoves(i, add)
+		w.roleMoves(i, add)
 	}
 	if w.alive && w.cuts > 0 {
 		add("LINK CUT", func(w *world) { w.cuts--; w.cut() })
@@ -58,6 +59,9 @@ func (w *world) hostMoves(i int, add func(string, func(*world))) {
 	}
 	for k, op := range n.ops {
 		for x, p := range op.piece {
+			if p == unanswered && w.entitled(i) {
+				add(c+" answers", func(w *world) { w.answer(i, k, x) })
+			}
 			if p == entered || p == withKept {
 				add(fmt.Sprintf("%s host performs %d", c, x), func(w *world) { w.perform(i, k, x) })
 			}
@@ -183,12 +187,13 @@ func (w *world) try(f func(*world)) (bad string) {
 // was asked must be answered, and both replicas must be the same.
 func (w *world) settle() (bad string) {
 	c := w.clone()
-	c.scope = &scope{extents: w.scope.extents, wide: w.scope.wide, streams: w.scope.streams, hosts: w.scope.hosts, mut: w.scope.mut}
+	c.scope = &scope{extents: w.scope.extents, wide: w.scope.wide, streams: w.scope.streams, hosts: w.scope.hosts, mut: w.scope.mut, roles: w.scope.roles, pc: w.scope.pc, os: w.scope.os}
 	for i := range c.n {
 		c.n[i].reads, c.n[i].writes, c.n[i].syncs = 0, 0, 0
 		c.n[i].e.keep = nil
 	}
 	c.cuts, c.crashes, c.osCrashes = 0, 0, 0
+	c.takes, c.joins, c.forces, c.settling = 0, 0, 0, true
 	return c.try(func(*world) {
 		for range 2000 {
 			ms := c.moves()
@@ -198,6 +203,9 @@ func (w *world) settle() (bad string) {
 				return
 			}
 			slices.SortStableFunc(ms, func(a, b move) int { return patience(a) - patience(b) })
+			if os.Getenv("EXPLORE_TRAIL") != "" {
+				fmt.Println("   ", ms[0].name, c.n[0].e.m.State(0), c.n[1].e.m.State(0), c.n[0].e.join.phase, c.n[1].e.join.phase)
+			}
 			ms[0].do(c)
 			c.check()
 		}
@@ -220,7 +228,7 @@ func (w *world) atRest() {
 	for i := range w.n {
 		n := &w.n[i]
 		switch {
-		case n.ops != [maxOps]hostOp{}:
+		case n.ops != [maxOps]hostOp{} && w.n[1-i].forced.Term == 0:
 			fail("stuck: a host command at %c waits for ever: %v", 'X'+i, n.ops)
 		case n.e.join.phase != joined:
 			fail("stuck: %c does not join (phase %d)", 'X'+i, n.e.join.phase)
@@ -247,7 +255,7 @@ func (w *world) hash() hash {
 			b = appendMessages(b, q)
 		}
 	}
-	b = fmt.Appendf(b, "%v%v%v%v%v%v%v%v%v%v%v", w.lossDue, w.since, w.alive, w.latest, w.acked, w.flushed, w.lossFloor, w.lossPending, w.cuts, w.crashes, w.osCrashes)
+	b = fmt.Appendf(b, "%v%v%v%v%v%v%v%v%v%v%v%v%v%v", w.raft, w.checked, w.lossDue, w.since, w.alive, w.latest, w.top, w.acked, w.flushed, w.lossFloor, w.lossPending, w.cuts, w.crashes, w.osCrashes)
 	sum := sha256.Sum256(b)
 	return hash(sum[:16])
 }
@@ -256,10 +264,11 @@ func (n *node) appendTo(b []byte) []byte {
 	e := n.e
 	tokens := sortedKeys(e.work)
 	index := func(token uint64) int { return slices.Index(tokens, token) }
-	b = fmt.Appendf(b, "|%v%v%v%v%v%d%v%v%d%d%d%v", n.connected, n.data, n.base, n.log, n.history[0], n.committed,
+	b = fmt.Appendf(b, "|%v%v%v%v%v%d%v%v%d%d%d%v", n.connected, n.data, n.base, n.log, brief(n.state), n.committed,
 		n.prepared, n.crashed, n.reads, n.writes, n.syncs, n.ackedBy)
+	b = fmt.Appendf(b, "%v%v%d%v", n.member, e.role, e.aloneTerm, e.join.salvage)
 	for _, op := range n.ops {
-		b = fmt.Appendf(b, "o%c%v%v", op.kind, op.piece, op.floor)
+		b = fmt.Appendf(b, "o%c%v%v%d%v", op.kind, op.piece, op.floor, op.written, op.dismissed)
 		for _, k := range op.kept {
 			if k != nil {
 				b = fmt.Appendf(b, "k%v", k.Data)
@@ -282,7 +291,7 @@ func (n *node) appendTo(b []byte) []byte {
 			b = fmt.Appendf(b, "%v", s.Items)
 		}
 		if l, ok := a.(Log); ok {
-			b = fmt.Appendf(b, "%v%v%d", l.Changes, l.Prepare, l.Commit)
+			b = fmt.Appendf(b, "%v%v%d%v", l.Changes, l.Prepare, l.Commit, l.Role)
 		}
 	}
 	for _, ext := range sortedKeys(e.entries) {
@@ -294,9 +303,9 @@ func (n *node) appendTo(b []byte) []byte {
 		b = append(b, byte(e.m.State(ext)), byte(e.m.Users(ext)), byte(e.m.Dirty(ext)[0]))
 	}
 	j := e.join
-	b = fmt.Appendf(b, "j%d%v%d%v%v%d%v%v%v%v", j.phase, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
+	b = fmt.Appendf(b, "j%d%d%v%d%v%v%d%v%v%v%v", j.phase, j.term, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
 	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.relaxing*100+e.cleaning, len(e.jobs))
-	return fmt.Appendf(b, "%v%d%v%v", e.cfg.History[0], e.cfg.Committed, e.cfg.Prepared, e.cfg.Crashed)
+	return fmt.Appendf(b, "%v%d%v%v", brief(e.cfg.RoleState), e.cfg.Committed, e.cfg.Prepared, e.cfg.Crashed)
 }
 
 func tokenOf(a Action) uint64 {
@@ -433,11 +442,11 @@ func soak() (states int, until time.Time) {
 	if err != nil {
 		return 30_000, time.Time{}
 	}
-	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)))
+	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)+len(roleScopes)))
 }
 
 func TestExplore(t *testing.T) {
-	for _, s := range scopes {
+	for _, s := range slices.Concat(scopes, roleScopes) {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
 			s.max, s.until = soak()
 			bad, trail, n := explore(&s)

@@ -19,8 +19,8 @@ func (e *Engine) relax(ext uint64) { e.relaxed[ext] = struct{}{} }
 
 // sync is a host's SYNCHRONIZE CACHE.
 func (e *Engine) sync(id uint64) {
-	if e.fault != nil {
-		e.do(Admit{Op: id, Err: e.fault})
+	if err := e.refusal(); err != nil {
+		e.do(Admit{Op: id, Sync: true, Err: err})
 		return
 	}
 	e.syncs = append(e.syncs, id)
@@ -28,7 +28,7 @@ func (e *Engine) sync(id uint64) {
 }
 
 func (e *Engine) startFlush() {
-	if e.flush.token != 0 || e.join.phase != joined {
+	if e.flush.token != 0 || !e.working() {
 		return // the next one begins when this one has ended, or after the join
 	}
 	e.flush = flush{extents: e.relaxed, syncs: e.syncs}
@@ -53,6 +53,8 @@ func (e *Engine) flushed() {
 		if en := e.entries[ext]; en != nil && en.phase == cleaning && e.m.State(ext)&dirtymap.Volatile == 0 {
 			e.cleaning--
 			e.grant(ext, en)
+		} else if e.join.phase == alone {
+			e.kick(ext) // a write may wait for it
 		}
 	}
 	if len(e.syncs) > 0 || e.cleaning > 0 {
@@ -115,7 +117,7 @@ func (e *Engine) logDone(token uint64, w work) {
 			continue
 		}
 		if e.m.State(ext)&dirtymap.Held != 0 {
-			e.m.Change(ext, 0, dirtymap.Logged)
+			e.m.Change(ext, dirtymap.Closing, dirtymap.Logged)
 		}
 		e.kick(ext)
 	}

@@ -127,7 +127,7 @@ func (e *Engine) busyWriting(ext uint64, en *entry) bool {
 		return e.keep(ext)
 	}
 	at, written := e.m.Touched(ext)
-	return written && e.now-at <= 1 || slices.ContainsFunc(en.waiters, func(w waiter) bool { return w.write })
+	return written && e.now-at <= 1 || writes(en)
 }
 
 // reopen answers a FETCH, and the tenure goes on.

@@ -9,9 +9,9 @@ import (
 )
 
 func (e *Engine) want(ev Want) {
-	if e.fault != nil {
+	if err := e.refusal(); err != nil {
 		for ext := ev.Extents.First; ext < ev.Extents.End(); ext++ {
-			e.do(Admit{Op: ev.Op, Extent: ext, Err: e.fault})
+			e.do(Admit{Op: ev.Op, Extent: ext, Err: err})
 		}
 		return
 	}
@@ -87,7 +87,7 @@ func (e *Engine) ask(ext uint64, en *entry) {
 	if len(en.waiters) == 0 || en.pend != none || en.peer != none || en.logged != 0 {
 		return
 	}
-	writes := slices.ContainsFunc(en.waiters, func(w waiter) bool { return w.write })
+	writes := writes(en)
 	switch s := e.m.State(ext); {
 	case s&dirtymap.Stale != 0 && e.fetching >= e.fetchWindow():
 		if !en.hungry {
@@ -114,7 +114,7 @@ func (e *Engine) ask(ext uint64, en *entry) {
 func (e *Engine) tick(now uint32) {
 	e.now = now
 	e.m.Tick(now)
-	if e.join.phase != joined {
+	if !e.working() {
 		return
 	}
 	for _, ext := range sortedKeys(e.entries) {
@@ -128,7 +128,9 @@ func (e *Engine) tick(now uint32) {
 		e.second = s
 		e.startFlush()
 	}
-	e.giveBackCold()
+	if e.join.phase == joined {
+		e.giveBackCold()
+	}
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -15,11 +15,18 @@ import (
 //	greeting   until the peer's JOIN_HELLO is here and fits
 //	settling   a join that the peer has committed, and we only prepared, takes effect
 //	comparing  planes go both ways; every extent is resolved
+//	salvaging  what this replica loses for good is copied
 //	preparing  the outcome is made durable, not in effect; then JOIN_PREPARED
 //	prepared   until the peer has prepared too
 //	committing the outcome takes effect, durably; then JOIN_DONE
 //	done       until the peer's JOIN_DONE is here
 //	joined     host commands are served
+//
+// Without the peer a replica is down, or serves alone by the word of the cluster:
+//
+//	parting    what was under way for the peer ends
+//	entering   it is made durable that the replica serves alone
+//	alone      host commands are served
 //
 // An outcome takes effect at one node only when it is durable at both. So when the
 // link or a node fails in the middle, the next join finds either that nobody has
@@ -28,11 +35,15 @@ type phase uint8
 
 const (
 	down phase = iota
+	parting
+	entering
+	alone
 	quiescing
 	flushing
 	greeting
 	settling
 	comparing
+	salvaging
 	preparing
 	prepared
 	committing
@@ -46,14 +57,16 @@ type join struct {
 	restarted bool // this process has not joined yet
 
 	token    uint64 // of the action that the phase waits for
+	term     uint64 // that is being made durable as one of serving alone
 	peer     *wire.JoinHello
 	early    []PeerStates // that came while we were settling
 	next     uint64       // the first extent not resolved yet
 	outcome  *Outcome
 	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
 	gone     uint64           // extents whose newest data the peer had, and has lost
-	ready    bool             // the peer has prepared
-	finished bool             // the peer has committed
+	salvage  salvage
+	ready    bool // the peer has prepared
+	finished bool // the peer has committed
 }
 
 func (e *Engine) connected(streams int) {
@@ -61,6 +74,7 @@ func (e *Engine) connected(streams int) {
 		e.refuse("the replica failed: " + e.fault.Error())
 		return
 	}
+	e.setGate(false)
 	e.link++
 	e.txSeq, e.rxSeq, e.mixed = make([]uint64, streams), make([]uint64, streams), 0
 	e.join = join{phase: quiescing, restarted: e.join.restarted}
@@ -74,10 +88,7 @@ func (e *Engine) connected(streams int) {
 // disconnected: host commands wait from now on. What was asked and not answered
 // is forgotten; the next join finds out what became of it.
 func (e *Engine) disconnected() {
-	if e.join.phase == joined {
-		e.do(Serving{false})
-	}
-	e.m.Shut()
+	e.setGate(false)
 	e.link++
 	e.join = join{restarted: e.join.restarted}
 	clear(e.jobs)
@@ -94,6 +105,7 @@ func (e *Engine) disconnected() {
 	e.acks, e.replies, e.clears, e.toMark = nil, nil, nil, nil
 	e.toFetch = [2][]uint64{}
 	e.cleaning, e.fetching, e.hungry = 0, 0, nil
+	e.regate()
 }
 
 // forget takes off an entry what belongs to the connection.
@@ -116,6 +128,7 @@ func (e *Engine) forget(ext uint64, en *entry) {
 
 // tryJoin goes on with a join when nothing changes the replica or the log any more.
 func (e *Engine) tryJoin() {
+	e.tryAlone()
 	if e.join.phase != quiescing || !e.m.Quiet() {
 		return
 	}
@@ -139,6 +152,10 @@ func (e *Engine) joinStep(token uint64) {
 		e.join.phase = greeting
 		e.do(Send{e.hello()})
 		e.greet()
+	case entering:
+		e.entered()
+	case salvaging:
+		e.prepare()
 	case preparing:
 		e.join.phase = prepared
 		e.cfg.Prepared = e.join.outcome
@@ -160,7 +177,11 @@ func (e *Engine) hello() *wire.JoinHello {
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
 		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
 		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
+		Alone: e.role.Serve == ServeAlone, Term: e.role.Term, TermID: e.role.ID, AloneTerm: e.aloneTerm,
 		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)), BlockSize: e.cfg.BlockSize,
+	}
+	if e.mut == aloneForgotten {
+		h.AloneTerm = 0
 	}
 	if e.cfg.Prepared != nil {
 		h.Prepared = e.cfg.Prepared.Join
@@ -181,12 +202,45 @@ func (e *Engine) greet() {
 		e.refuse(reason)
 		return
 	}
+	e.follow()
 	if mine := e.cfg.Prepared; mine != nil && p.Committed == mine.Join {
 		e.join.phase = settling
-		e.commit()
+		e.settle()
 		return
 	}
 	e.compare()
+}
+
+// settle commits what the peer has committed. What was written alone since it was
+// prepared stands above it.
+func (e *Engine) settle() {
+	if e.aloneTerm == 0 || e.mut == settleOver {
+		e.commit()
+		return
+	}
+	o := e.beneath(e.cfg.Prepared)
+	e.cfg.Prepared = o
+	e.do(Log{Token: e.begin(work{kind: workCommit}), Prepare: o, Commit: o.Join})
+}
+
+// beneath is an outcome without what was written alone. An extent that it gave to the
+// peer counts as taken over.
+func (e *Engine) beneath(o *Outcome) *Outcome {
+	under := &Outcome{Join: o.Join, RoleState: o.RoleState}
+	under.AloneTerm = e.aloneTerm
+	for _, c := range o.Changes {
+		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
+			next, mine := c.State, e.m.State(ext)&dirtymap.Durable
+			if mine&dirtymap.Alone != 0 {
+				next = mine.WithTurn(c.State.Turn())
+				if c.State&dirtymap.Stale != 0 {
+					next = mine.WithTurn(c.State.Turn() + takenTurns)
+				}
+			}
+			under.Changes = appendChange(under.Changes, ext, next)
+		}
+	}
+	return under
 }
 
 // growing tells whether one of the nodes makes its map larger now. Both have heard
@@ -217,6 +271,10 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 		return fmt.Sprintf("hosts are shown blocks of %d bytes here, of %d there; configure the LUN with the same block-size at both nodes: that of the node whose replica holds data, and let the other one start with a new replica", e.cfg.BlockSize, p.BlockSize)
 	case p.Preferred == e.cfg.Preferred:
 		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
+	case p.Alone && e.role.Serve == ServeAlone && p.Term == e.role.Term, p.AloneTerm != 0 && p.AloneTerm == e.aloneTerm:
+		return fmt.Sprintf("both replicas served alone in one term, %d; decide which of them is to be kept, and move the map file of the other one away: it then joins as a new one", p.Term)
+	case p.Term == e.role.Term && p.TermID != e.role.ID:
+		return fmt.Sprintf("two different clusters: term %d of the LUN is %x here, %x there", p.Term, e.role.ID, p.TermID)
 	case p.History == zero || e.cfg.History == zero:
 		return ""
 	case p.History != e.cfg.History:
@@ -232,7 +290,10 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 // compare sends the planes, and resolves those of the peer that are here.
 func (e *Engine) compare() {
 	e.join.phase = comparing
-	e.join.outcome = &Outcome{Join: max(e.cfg.Committed, e.join.peer.Committed) + 1, History: e.history()}
+	e.join.outcome = &Outcome{
+		Join:      max(e.cfg.Committed, e.join.peer.Committed) + 1,
+		RoleState: RoleState{History: e.history(), Term: e.role.Term, ID: e.role.ID},
+	}
 	e.do(SendPlanes{})
 	early := e.join.early
 	e.join.early = nil
@@ -277,7 +338,7 @@ func (e *Engine) peerStates(first uint64, states []dirtymap.State) {
 		}
 	}
 	if j.next += uint64(len(states)); j.next == e.geo.Extents() {
-		e.prepare()
+		e.resolved()
 	}
 }
 
@@ -287,8 +348,12 @@ func (e *Engine) sides() (mine, theirs side) {
 	var zero [16]byte
 	p := e.join.peer
 	settled := p.Prepared != 0 && p.Prepared == e.cfg.Committed
-	return side{e.cfg.History == zero, e.cfg.Blank, e.cfg.Crashed, e.join.restarted},
-		side{p.History == zero && !settled, p.Blank, p.Crashed, p.Restarted}
+	mine = side{e.cfg.History == zero, e.cfg.Blank, e.cfg.Crashed, e.join.restarted, e.aloneTerm}
+	theirs = side{p.History == zero && !settled, p.Blank, p.Crashed, p.Restarted, p.AloneTerm}
+	if e.mut == olderTerm {
+		mine.aloneTerm, theirs.aloneTerm = theirs.aloneTerm, mine.aloneTerm
+	}
+	return mine, theirs
 }
 
 // resolveOne adds one extent to the outcome.
@@ -304,12 +369,18 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	if !e.cfg.Preferred {
 		x, y, xs, ys = theirs, mine, ts, ms
 	}
+	if e.mut == aloneIgnored {
+		x, y = x&^dirtymap.Alone, y&^dirtymap.Alone
+	}
 	v, err := resolve(x, y, xs, ys)
 	if err != nil {
 		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", ext, err)
 	}
 	if ts.fresh && mine&dirtymap.Stale != 0 {
 		e.join.gone++
+	}
+	if v.salvage && v.first != e.cfg.Preferred {
+		e.join.salvage.add(ext, mine, e.m.Dirty(ext), ms.restarted)
 	}
 	_, unlogged := e.relaxed[ext]
 	next := mine & dirtymap.Durable &^ dirtymap.Volatile
@@ -345,15 +416,22 @@ func appendChange(changes []Change, ext uint64, s dirtymap.State) []Change {
 	return append(changes, Change{dirtymap.Range{First: ext, Count: 1}, s})
 }
 
-func (e *Engine) prepare() {
+// resolved: every extent is.
+func (e *Engine) resolved() {
 	if n := e.join.gone; n > 0 {
 		text := fmt.Sprintf("the peer comes with a new replica, but had newer data for %d extents that was not copied yet", n)
-		if !e.cfg.ServeStale {
+		if !e.cfg.ServeStale && (e.role.Serve != ServeAlone || e.role.Loss != LossServeStale) {
 			e.refuse(text + "; bring its old replica and map file back, or, if they are lost, allow it to be served without that data (setting serve-stale of the LUN, at this node)")
 			return
 		}
 		e.do(Alarm{Text: text + "; their older data is served, as the operator has said"})
 	}
+	if !e.salvaged() {
+		e.prepare()
+	}
+}
+
+func (e *Engine) prepare() {
 	e.join.phase = preparing
 	e.join.token = e.begin(work{kind: workJoin})
 	e.do(Log{Token: e.join.token, Prepare: e.join.outcome})
@@ -376,7 +454,11 @@ func (e *Engine) commit() {
 // committed: the prepared outcome is in effect, be the link still up or not.
 func (e *Engine) committed(current bool) {
 	e.apply(e.cfg.Prepared)
-	e.cfg.Committed, e.cfg.History = e.cfg.Prepared.Join, e.cfg.Prepared.History
+	e.cfg.Committed, e.cfg.RoleState = e.cfg.Prepared.Join, e.cfg.Prepared.RoleState
+	e.aloneTerm = e.cfg.AloneTerm
+	if e.cfg.Term != e.role.Term { // it went on since that was prepared
+		e.logRole()
+	}
 	e.cfg.Prepared, e.cfg.Blank = nil, false
 	switch {
 	case !current:
@@ -434,14 +516,9 @@ func (e *Engine) serve() {
 	e.stats.Joins++
 	e.stats.JoinedOwned, e.stats.JoinedStale = e.count()
 	j.outcome, j.full, j.peer = nil, nil, nil
-	e.m.Mix() // commands that waited may have read a part before
-	e.m.Open()
-	e.do(Serving{true})
+	e.regate()
 	for _, ext := range sortedKeys(e.entries) {
 		e.kick(ext)
-	}
-	if len(e.syncs) > 0 {
-		e.startFlush()
 	}
 }
 

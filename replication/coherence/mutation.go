@@ -5,10 +5,21 @@ package coherence
 type mutation uint8
 
 const (
-	_            mutation = iota
-	keepForLater          // a keep answer is used for a read that came later
-	noFloor               // a COPY from before a fetch is stored after it
-	noTurns               // a grant does not change the turn
-	noVolatile            // bytes that were not flushed are trusted after a crash
-	noTieBreak            // two MARKs that cross are both granted
+	_              mutation = iota
+	keepForLater            // a keep answer is used for a read that came later
+	noFloor                 // a COPY from before a fetch is stored after it
+	noTurns                 // a grant does not change the turn
+	noVolatile              // bytes that were not flushed are trusted after a crash
+	noTieBreak              // two MARKs that cross are both granted
+	aloneUnlogged           // a write alone does not wait until the map file knows of it
+	aloneIgnored            // a join does not look at who wrote alone
+	aloneForgotten          // a greeting does not say that the replica served alone
+	olderTerm               // of two that served alone, the older term wins
+	noSalvage               // what a join gives up is not kept
+	aloneInBoth             // a replica goes on alone while the cluster says that both serve
+	untied                  // a replica goes on alone after it was proposed that both serve
+	staleUnderHold          // what is stale is served although it is to be held
+	takenUnlogged           // stale data is served before it is durable that it is the truth
+	takenQuietly            // and the turn does not tell
+	settleOver              // settling a join undoes what was written alone since
 )

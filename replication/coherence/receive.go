@@ -9,7 +9,7 @@ import (
 
 // received applies a control message after checking that it is in place.
 func (e *Engine) received(m wire.Message) {
-	if e.join.phase == down {
+	if e.join.phase <= alone {
 		return // refused; the peer may not know yet
 	}
 	switch m := m.(type) {

@@ -8,10 +8,11 @@ import (
 
 // side is what matters of one replica as a whole when two of them join.
 type side struct {
-	fresh     bool // no history: new, or its map file was lost
-	blank     bool // and every byte is zero
-	crashed   bool // came back from an operating system crash
-	restarted bool // forgot which blocks are dirty
+	fresh     bool   // no history: new, or its map file was lost
+	blank     bool   // and every byte is zero
+	crashed   bool   // came back from an operating system crash
+	restarted bool   // forgot which blocks are dirty
+	aloneTerm uint64 // in which it last served alone since the last join; 0: it did not
 }
 
 // verdict is how one extent is resolved: in sync, or one replica wins.
@@ -20,6 +21,7 @@ type verdict struct {
 	first   bool  // the preferred node's replica wins
 	turn    uint8 // the turn from then on, if it is not in sync
 	tracked bool  // the winner still knows which blocks the loser lacks
+	salvage bool  // the loser has acknowledged writes that the winner knows nothing of
 }
 
 // resolve applies the rules of joining to one extent: x is its state at the
@@ -28,11 +30,14 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 	v := verdict{}
 	xLost, yLost := xs.crashed && x&dirtymap.Volatile != 0, ys.crashed && y&dirtymap.Volatile != 0
 	xt, yt := x.Turn(), y.Turn()
+	byAlone, alone := aloneWins(x, y, xs, ys, xLost, yLost)
 	switch {
 	case xs.fresh && ys.fresh:
 		v.first = ys.blank || !xs.blank
 	case xs.fresh || ys.fresh:
 		v.first = ys.fresh
+	case alone:
+		v.first = byAlone
 	case xLost && yLost:
 		return v, fmt.Errorf("both volatile, %v and %v", x, y) // only an owner is
 	case xLost || yLost:
@@ -59,14 +64,58 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 	if v.sync {
 		return v, nil
 	}
-	winner, loser, ws := x, y, xs
+	winner, loser, ws, loserLost := x, y, xs, yLost
 	if !v.first {
-		winner, loser, ws = y, x, ys
+		winner, loser, ws, loserLost = y, x, ys, xLost
 	}
 	v.turn = turnOf(newer(xt, yt, xs, ys), v.first)
-	v.tracked = winner&dirtymap.Held != 0 && loser&dirtymap.Stale != 0 && xt == yt &&
-		!ws.restarted && !xs.crashed && !ys.crashed && !xs.fresh && !ys.fresh
+	if xs.fresh || ys.fresh {
+		return v, nil
+	}
+	v.tracked = tracked(winner, loser) && !ws.restarted && !xs.crashed && !ys.crashed
+	v.salvage = !loserLost && (loser&dirtymap.Alone != 0 || gaveUp(winner, loser))
 	return v, nil
+}
+
+// aloneWins is rule 1: which replica wins an extent since it served alone. When both
+// did, hosts have seen what the newer term's replica made of the LUN: it wins wherever
+// it had anything to show.
+func aloneWins(x, y dirtymap.State, xs, ys side, xLost, yLost bool) (first, applies bool) {
+	xa, ya := x&dirtymap.Alone != 0 && !xLost, y&dirtymap.Alone != 0 && !yLost
+	if !xa && !ya {
+		return false, false
+	}
+	if xs.aloneTerm != 0 && ys.aloneTerm != 0 {
+		newer, lost := x, xLost
+		first = xs.aloneTerm > ys.aloneTerm
+		if !first {
+			newer, lost = y, yLost
+		}
+		if newer&dirtymap.Stale == 0 && !lost {
+			return first, true
+		}
+	}
+	return xa, true
+}
+
+// tracked tells whether a winner that remembers its dirty blocks knows all that the
+// loser lacks: those of its tenure, or what it wrote alone since both were SHARED.
+func tracked(winner, loser dirtymap.State) bool {
+	switch {
+	case winner&dirtymap.Held == 0 || winner.Turn() != loser.Turn():
+		return false
+	case winner&dirtymap.Alone != 0:
+		return loser.Shared()
+	}
+	return loser&dirtymap.Stale != 0
+}
+
+// gaveUp tells whether the winner, alone, took its own data for the truth while the
+// loser had newer. The winner's turn, before its jump, may have been one ahead of the
+// loser's: then its data was the newest; the same, or one behind.
+func gaveUp(winner, loser dirtymap.State) bool {
+	ahead := (winner.Turn() - loser.Turn()) & 3
+	return winner&dirtymap.Alone != 0 && (ahead == takenTurns || ahead == takenTurns-1)
 }
 
 // ahead tells whether turn a is one after turn b.

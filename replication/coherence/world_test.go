@@ -13,17 +13,20 @@ import (
 // world is two engines with all that surrounds them: hosts, replicas, map files,
 // links. Extents have one block, whose content is the number of its last write.
 type world struct {
-	n     [2]node // 0 is the preferred one
-	ctrl  [2][]wire.Message
-	bulk  [2][maxStreams][]wire.Message // to each node, by stream
-	alive bool                          // the link carries what is sent
+	n       [2]node // 0 is the preferred one
+	ctrl    [2][]wire.Message
+	bulk    [2][maxStreams][]wire.Message // to each node, by stream
+	alive   bool                          // the link carries what is sent
+	checked bool                          // what the present join has made the truth
 
-	latest, acked, flushed, lossFloor [maxExtents]uint8
-	lossPending                       bool
-	lossDue                           [2]bool    // an operating system went down, its peer has not noticed
-	since                             [2]content // acknowledged here after the other site went down
-	cuts, crashes, osCrashes          int
-	scope                             *scope
+	latest, top, flushed, lossFloor content
+	acked                           [2]content // what a read at each node shows at least
+	lossPending                     bool
+	lossDue                         [2]bool    // an operating system went down, its peer has not noticed
+	since                           [2]content // acknowledged here after the other site went down
+	cuts, crashes, osCrashes        int
+	scope                           *scope
+	raft                            // roles_test.go
 }
 
 const (
@@ -49,7 +52,10 @@ type scope struct {
 	slowDisk      bool // stores, reads and log entries take steps of their own
 	slowHost      bool // so do host commands that were let in
 	fresh         [2]bool
-	blank         bool // and all zeros
+	blank         bool   // and all zeros
+	unlinked      bool   // the link is down at first
+	owner         int    // 1 or 2: at first X, or Y, owns everything, and wrote 1 that the other one lacks
+	roles         *roles // nil: no cluster, both serve
 	mut           mutation
 	max           int // states; 0: all
 	until         time.Time
@@ -64,7 +70,7 @@ type node struct {
 	// The replica and the map file.
 	data, base content // base: as of the last flush
 	log        [maxExtents]dirtymap.State
-	history    [16]byte
+	state      RoleState
 	committed  uint64
 	prepared   *Outcome
 	crashed    bool
@@ -74,6 +80,8 @@ type node struct {
 	ops                  [maxOps]hostOp
 	reads, writes, syncs int
 	ackedBy              content // acknowledged here
+
+	member // roles_test.go
 }
 
 // maxOps is how many host commands a node has at once.
@@ -84,6 +92,9 @@ type hostOp struct {
 	piece [maxExtents]pieceState
 	kept  [maxExtents]*wire.Blocks
 	floor content // acknowledged when it began
+	// Of a write that waits for the lease to be answered.
+	written   uint8
+	dismissed bool
 }
 
 type pieceState uint8
@@ -93,6 +104,7 @@ const (
 	waiting
 	entered
 	withKept
+	unanswered
 	finished
 )
 
@@ -111,19 +123,40 @@ func newWorld(s *scope) *world {
 	for i := range w.n {
 		n := &w.n[i]
 		n.reads, n.writes, n.syncs = s.reads[i], s.writes[i], s.syncs
-		n.history, n.committed = [16]byte{1}, 1
+		n.state.History, n.committed = [16]byte{1}, 1
 		if s.fresh[i] {
-			n.history, n.committed, n.blank = [16]byte{}, 0, s.blank
+			n.state.History, n.committed, n.blank = [16]byte{}, 0, s.blank
 			for x := range s.extents {
 				if !s.blank {
 					n.data[x], n.base[x] = anything, anything
 				}
 			}
 		}
+		w.beginOwned(i)
 		w.boot(i)
 	}
-	w.connect()
+	w.beginRoles()
+	if !s.unlinked {
+		w.connect()
+	}
 	return w
+}
+
+// beginOwned puts node i in the place of owner, or of its peer.
+func (w *world) beginOwned(i int) {
+	if w.scope.owner == 0 {
+		return
+	}
+	turn := uint8(2 - w.scope.owner) // odd turns are X's
+	for x := range w.scope.extents {
+		w.n[i].log[x] = dirtymap.Stale.WithTurn(turn)
+		if i == w.scope.owner-1 {
+			w.n[i].log[x] = dirtymap.Held.WithTurn(turn)
+			w.n[i].data[x], w.n[i].base[x] = 1, 1
+		}
+		w.latest[x], w.top[x], w.flushed[x], w.known[x] = 1, 1, 1, 1<<1
+		w.acked[0][x], w.acked[1][x] = 1, 1
+	}
 }
 
 // boot makes the node's engine from its map file.
@@ -136,7 +169,7 @@ func (w *world) boot(i int) {
 	}
 	n.e = New(Config{
 		Preferred: i == 0, Map: m, Predictor: fixedWindow{dirtymap.Range{Count: uint64(w.scope.extents)}},
-		History: n.history, Committed: n.committed, Prepared: n.prepared, Blank: n.blank, Crashed: n.crashed,
+		RoleState: n.state, Serve: w.firstRole(), Committed: n.committed, Prepared: n.prepared, Blank: n.blank, Crashed: n.crashed,
 		Proposal: [16]byte{byte(i + 1)}, ColdAfter: 1 << 20,
 	})
 	n.e.mut = w.scope.mut
@@ -145,7 +178,7 @@ func (w *world) boot(i int) {
 }
 
 func (w *world) connect() {
-	w.alive = true
+	w.alive, w.checked = true, false
 	w.ctrl, w.bulk = [2][]wire.Message{}, [2][maxStreams][]wire.Message{}
 	for i := range w.n {
 		w.n[i].connected = true
@@ -157,7 +190,14 @@ func (w *world) connect() {
 
 // step gives an event to a node's engine and does what comes of it.
 func (w *world) step(i int, ev Event) {
-	for _, a := range slices.Clone(w.n[i].e.Step(ev)) {
+	actions := slices.Clone(w.n[i].e.Step(ev))
+	if e := w.n[i].e; e.join.phase == joined && e.m.Serving() && !w.checked {
+		w.checked = true
+		if w.n[1-i].e.join.phase >= done { // else it has left already, and may have written alone
+			w.checkJoin(i)
+		}
+	}
+	for _, a := range actions {
 		w.do(i, a)
 	}
 	if !w.scope.slowDisk {
@@ -189,12 +229,14 @@ func (w *world) do(i int, a Action) {
 	case Alarm:
 		fail("%c alarms: %s", 'X'+i, a.Text)
 	case Serving:
-		if a.Yes {
-			w.checkJoin(i)
-		}
-	case Flush, Log, Collect, Store, StoreCopy, ReadCopy, flushNow:
+	case Dismiss:
+		w.dismiss(i)
+	case Flush, Log, Salvage, Collect, Store, StoreCopy, ReadCopy, flushNow:
 		if f, ok := a.(Flush); ok {
 			a = flushNow{f.Token, n.data, n.ackedBy}
+		}
+		if l, ok := a.(Log); ok && l.Prepare != nil {
+			w.checkLoss(i, l.Prepare)
 		}
 		n.pending = append(n.pending, a)
 	case CopyEnded:
@@ -223,7 +265,10 @@ func (w *world) complete(i, k int) {
 	n.pending = slices.Delete(slices.Clone(n.pending), k, k+1)
 	switch a := a.(type) {
 	case Log:
-		n.logged(a)
+		w.logged(i, a)
+		w.step(i, Done{Token: a.Token})
+	case Salvage:
+		w.salvage(i, a)
 		w.step(i, Done{Token: a.Token})
 	case flushNow:
 		for x := range a.data {
@@ -264,7 +309,8 @@ func (n *node) write(items []wire.Blocks) {
 }
 
 // logged makes a log entry durable.
-func (n *node) logged(a Log) {
+func (w *world) logged(i int, a Log) {
+	n := &w.n[i]
 	if a.Prepare != nil {
 		n.prepared = a.Prepare
 	}
@@ -274,10 +320,14 @@ func (n *node) logged(a Log) {
 			fail("commit of join %d, which is not prepared", a.Commit)
 		}
 		changes, n.blank = n.prepared.Changes, false
-		n.history, n.committed, n.prepared, n.crashed = n.prepared.History, a.Commit, nil, false
+		n.state, n.committed, n.prepared, n.crashed = n.prepared.RoleState, a.Commit, nil, false
+	}
+	if a.Role != nil {
+		n.state, n.blank = *a.Role, n.blank && a.Role.History == [16]byte{}
 	}
 	for _, c := range changes {
 		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
+			w.took(i, int(ext), c.State)
 			n.log[ext] = c.State
 		}
 	}
@@ -287,7 +337,7 @@ func (n *node) logged(a Log) {
 func (w *world) startOp(i, k int, kind byte, x int) {
 	n := &w.n[i]
 	op, id := &n.ops[k], uint64(k+1)
-	*op = hostOp{kind: kind, floor: w.acked}
+	*op = hostOp{kind: kind, floor: w.acked[i]}
 	if kind == 's' {
 		op.floor = n.ackedBy
 		w.step(i, Sync{Op: id})
@@ -320,6 +370,10 @@ func (w *world) end(i int) {
 }
 
 func (w *world) admitted(i int, a Admit) {
+	if w.mayFail(i, a) {
+		w.n[i].ops[a.Op-1] = hostOp{}
+		return
+	}
 	if a.Err != nil {
 		fail("%c host command failed: %v", 'X'+i, a.Err)
 	}
@@ -353,12 +407,23 @@ func (w *world) perform(i, k, x int) {
 	p := op.piece[x]
 	op.piece[x] = finished
 	switch {
+	case op.kind == 'r' && op.dismissed:
+	case op.kind == 'r' && !w.entitled(i):
+		op.piece[x], op.written = unanswered, n.data[x]
+		if p == withKept && !op.kept[x].Present.Empty() {
+			op.written = op.kept[x].Data[0]
+		}
 	case p == withKept && !op.kept[x].Present.Empty():
 		w.checkRead(i, x, op.floor[x], op.kept[x].Data[0])
 	case op.kind == 'r':
 		w.checkRead(i, x, op.floor[x], n.data[x])
 	default:
 		w.store(i, x)
+		if w.entitled(i) && !op.dismissed {
+			w.acknowledge(i, x, n.data[x])
+		} else if !op.dismissed {
+			op.piece[x], op.written = unanswered, n.data[x]
+		}
 	}
 	if !slices.ContainsFunc(op.piece[:], func(p pieceState) bool { return p != finished && p != notInOp }) {
 		*op = hostOp{}
@@ -370,21 +435,31 @@ func (w *world) perform(i, k, x int) {
 }
 
 func (w *world) checkRead(i, x int, floor, v uint8) {
-	if floor = min(floor, w.acked[x]); v < floor || v > w.latest[x] {
-		fail("%c read %d from extent %d; acknowledged before: %d, latest: %d", 'X'+i, v, x, floor, w.latest[x])
+	if floor = min(floor, w.acked[i][x]); v < floor || v > w.latest[x] && !w.given[x] && !w.apart || v < w.flushed[x] && !w.given[x] && !w.apart {
+		fail("%c read %d from extent %d; acknowledged before: %d, latest: %d, flushed: %d", 'X'+i, v, x, floor, w.latest[x], w.flushed[x])
 	}
 }
 
 func (w *world) store(i, x int) {
 	n := &w.n[i]
-	if n.data[x] != w.latest[x] && !w.lossPending {
+	if n.data[x] != w.latest[x] && !w.lossPending && !w.given[x] && !w.apart {
 		fail("%c writes extent %d over %d, latest: %d", 'X'+i, x, n.data[x], w.latest[x])
 	}
-	w.latest[x]++
-	n.data[x], w.acked[x], n.ackedBy[x] = w.latest[x], w.latest[x], w.latest[x]
+	w.top[x]++
+	w.from[x][w.top[x]] = n.data[x]
+	n.data[x], w.latest[x] = w.top[x], w.top[x]
 	n.e.m.Wrote(uint64(x), 0, 1)
+}
+
+// acknowledge answers a write at node i.
+func (w *world) acknowledge(i, x int, v uint8) {
+	w.acked[i][x], w.n[i].ackedBy[x] = v, v
+	if !w.apart || w.n[0].e.join.phase == joined && w.n[1].e.join.phase == joined {
+		w.acked[1-i][x] = v
+	}
+	w.known[x] |= 1 << v
 	if w.lossPending {
-		w.since[i][x] = w.latest[x]
+		w.since[i][x] = v
 	}
 }
 
@@ -415,7 +490,7 @@ func (w *world) crash(i int, os, lose bool, kept int) {
 	}
 	for _, a := range n.pending {
 		if l, ok := a.(Log); ok && kept > 0 {
-			n.logged(l)
+			w.logged(i, l)
 			kept--
 		}
 	}
@@ -426,6 +501,7 @@ func (w *world) crash(i int, os, lose bool, kept int) {
 		}
 	}
 	w.boot(i)
+	w.restarted(i, os)
 }
 
 // noteLoss reckons what node i's operating system crash may cost: writes that its
@@ -449,9 +525,6 @@ func (w *world) noteLoss(i int) {
 
 // checkJoin looks at what a join has made the truth.
 func (w *world) checkJoin(i int) {
-	if w.n[1-i].e.join.phase == joined {
-		return // it served before, and its hosts may have written since
-	}
 	for x := range w.scope.extents {
 		owner := i
 		if w.n[i].e.m.State(uint64(x))&dirtymap.Stale != 0 {
@@ -459,6 +532,7 @@ func (w *world) checkJoin(i int) {
 		}
 		v := w.n[owner].data[x]
 		switch {
+		case w.given[x] || w.apart:
 		case w.lossPending && v < max(w.lossFloor[x], w.since[0][x], w.since[1][x]):
 			fail("extent %d: joined at %d, must have kept %d", x, v, w.lossFloor[x])
 		case !w.lossPending && v != w.latest[x]:
@@ -466,16 +540,19 @@ func (w *world) checkJoin(i int) {
 		case w.flushed[x] > v:
 			fail("extent %d: joined at %d, flushed %d", x, v, w.flushed[x])
 		}
-		w.latest[x], w.acked[x], w.lossFloor[x] = v, v, 0
+		w.latest[x], w.acked[0][x], w.acked[1][x], w.lossFloor[x] = v, v, v, 0
+		w.flushed[x] = min(w.flushed[x], v) // what was more was given up
 		for k := range w.n {
 			w.n[k].ackedBy[x] = min(w.n[k].ackedBy[x], v)
 		}
 	}
-	w.lossPending, w.since = false, [2]content{}
+	w.lossPending, w.since, w.given = false, [2]content{}, [maxExtents]bool{}
+	w.apart = w.apart && w.n[0].e.role.Serve != ServeNone && w.n[1].e.role.Serve != ServeNone
 }
 
 // check looks at the invariants of section 2 of the protocol.
 func (w *world) check() {
+	w.checkRoles()
 	a, b := w.n[0].e, w.n[1].e
 	for x := range uint64(w.scope.extents) {
 		for i, e := range []*Engine{a, b} {
@@ -545,8 +622,9 @@ func (e *Engine) clone(ops []hostOp) *Engine {
 		o.Changes = slices.Clone(o.Changes)
 		c.join.outcome = &o
 	}
+	c.join.salvage.whole, c.join.salvage.dirty = slices.Clone(e.join.salvage.whole), slices.Clone(e.join.salvage.dirty)
 	c.join.full, c.full = slices.Clone(e.join.full), slices.Clone(e.full)
-	c.out, c.acks, c.replies, c.clears, c.toMark = nil, nil, nil, nil, nil
+	c.out, c.acks, c.replies, c.clears, c.toMark, c.toOwn = nil, nil, nil, nil, nil, nil
 	c.toFetch, c.toLog, c.waitLog, c.toRelax = [2][]uint64{}, nil, nil, nil
 	return &c
 }

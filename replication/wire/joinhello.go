@@ -7,12 +7,15 @@ package wire
 //	16  16  history
 //	32   8  size
 //	40   4  extent size
-//	44   1  bit 0 preferred, 1 blank, 2 crashed, 3 restarted; others 0
+//	44   1  bit 0 preferred, 1 blank, 2 crashed, 3 restarted, 4 alone; others 0
 //	45   8  committed
 //	53   8  prepared
 //	61  16  proposal
 //	77   8  want
 //	85   4  block size
+//	89   8  term
+//	97  16  term's name
+//	113  8  term in which it served alone
 type JoinHello struct {
 	LUN        [16]byte // UUID
 	History    [16]byte // which history the replica belongs to; zero: none yet
@@ -22,14 +25,18 @@ type JoinHello struct {
 	Blank      bool     // no history, and every byte is zero
 	Crashed    bool     // the operating system went down since the replica was last open
 	Restarted  bool     // the process did: which blocks are dirty is forgotten
+	Alone      bool     // the sender serves hosts alone, by the word of Term
 	Committed  uint64   // number of the last join that took effect here
 	Prepared   uint64   // number of a join that is prepared here and not committed; 0: none
 	Proposal   [16]byte // random: the preferred node's names a new history
 	Want       uint64   // bytes that the sender has room for, Size or more: the LUN may grow to it
 	BlockSize  uint32   // of the logical blocks that hosts see, bytes
+	Term       uint64   // of the last change of who serves that the sender knows
+	TermID     [16]byte // random: tells apart two changes that were made at once
+	AloneTerm  uint64   // the last Term in which it served alone since it last joined; 0: it did not
 }
 
-const joinHelloSize = 89
+const joinHelloSize = 121
 
 // Kind implements Message.
 func (*JoinHello) Kind() Kind { return KindJoinHello }
@@ -44,12 +51,15 @@ func (m *JoinHello) appendBody(b *Batch) {
 	b.bytes(m.History[:])
 	b.u64(m.Size)
 	b.u32(m.ExtentSize)
-	b.u8(joinFlags(m.Preferred, m.Blank, m.Crashed, m.Restarted))
+	b.u8(joinFlags(m.Preferred, m.Blank, m.Crashed, m.Restarted, m.Alone))
 	b.u64(m.Committed)
 	b.u64(m.Prepared)
 	b.bytes(m.Proposal[:])
 	b.u64(m.Want)
 	b.u32(m.BlockSize)
+	b.u64(m.Term)
+	b.bytes(m.TermID[:])
+	b.u64(m.AloneTerm)
 }
 
 func (m *JoinHello) parseBody(p *parser) {
@@ -58,15 +68,18 @@ func (m *JoinHello) parseBody(p *parser) {
 	m.Size = p.u64()
 	m.ExtentSize = p.u32()
 	f := p.u8()
-	if f > 15 {
+	if f > 31 {
 		p.fail("unknown flags %#02x", f)
 	}
-	m.Preferred, m.Blank, m.Crashed, m.Restarted = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0
+	m.Preferred, m.Blank, m.Crashed, m.Restarted, m.Alone = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0, f&16 != 0
 	m.Committed = p.u64()
 	m.Prepared = p.u64()
 	m.Proposal = p.array16()
 	m.Want = p.u64()
 	m.BlockSize = p.u32()
+	m.Term = p.u64()
+	m.TermID = p.array16()
+	m.AloneTerm = p.u64()
 }
 
 func joinFlags(bits ...bool) (f uint8) {
