@@ -156,6 +156,9 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
 		Want: cfg.Want, BlockSize: uint32(cfg.BlockSize), Kept: cfg.Before.kept(),
 	})
+	if cfg.Before != nil {
+		r.era.Store(cfg.Before.Era())
+	}
 	r.start(file, atomics)
 	return r, nil
 }

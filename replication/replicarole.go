@@ -37,6 +37,9 @@ func (r *Replica) SetRole(role coherence.Role) (joined bool, err error) {
 // what it has written may have been given up.
 func (r *Replica) Era() uint64 { return r.era.Load() }
 
+// Closed tells whether the replica is closed, and hears of no new era.
+func (r *Replica) Closed() bool { return r.ctx.Err() != nil }
+
 // salvageBuffer is what is written to a salvage file at once, in bytes.
 const salvageBuffer = 1 << 20
 

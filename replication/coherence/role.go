@@ -54,12 +54,20 @@ type Role struct {
 // Errors that end host commands.
 var (
 	// ErrUnavailable: only the other site serves this LUN.
-	ErrUnavailable = errors.New("the other site serves this LUN alone")
+	ErrUnavailable error = unavailable("the other site serves this LUN alone")
 	// ErrHeld: the newest data of an extent is at the other site, which is lost.
 	ErrHeld = errors.New("the newest data is at the other site, which cannot be reached; it is there when that site is back, or allow older data to be served (loss policy serve-stale of the LUN)")
 	// ErrNoData: the replica is new, and may stand in for a lost one.
-	ErrNoData = errors.New("this replica is new and has not been joined with the other one: it cannot serve alone")
+	ErrNoData error = unavailable("this replica is new and has not been joined with the other one: it cannot serve alone")
 )
+
+// unavailable is an error that hosts should answer by asking the other site.
+type unavailable string
+
+func (u unavailable) Error() string { return string(u) }
+
+// SCSIUnavailable is for package scsi, which tells hosts.
+func (unavailable) SCSIUnavailable() bool { return true }
 
 // setRole takes the cluster's word. Who served between two terms that do not follow
 // each other is not known: it may have been the peer alone.
@@ -79,7 +87,7 @@ func (e *Engine) setRole(r Role) {
 		}
 		e.logRole()
 	}
-	if r.Serve == ServeNone && was.Serve != ServeNone || r.Term > was.Term+1 {
+	if r.Serve == ServeNone && r != was || r.Term > was.Term+1 {
 		e.dismiss()
 	}
 	e.regate()

@@ -33,6 +33,7 @@ type raft struct {
 	// and acknowledged: a write has a number, and one that it was made over.
 	given [maxExtents]bool
 	known [maxExtents]uint32
+	kept  [maxExtents]uint32 // of those given up, what is salvaged
 	from  [maxExtents][32]uint8
 }
 
@@ -294,7 +295,9 @@ func (w *world) checkLoss(i int, o *Outcome) {
 			}
 		case loses[x] && !w.given[x] && !w.apart:
 			fail("extent %d: %c loses %d, and nobody has allowed it", x, 'X'+i, n.data[x])
-		case loses[x] && n.saved[x] != n.data[x]:
+		case loses[x] && n.saved[x] == n.data[x]:
+			w.kept[x] |= 1 << n.data[x]
+		case loses[x] && w.kept[x]&(1<<n.data[x]) == 0:
 			fail("extent %d: %c loses %d, and it is not salvaged", x, 'X'+i, n.data[x])
 		case exact && !loses[x] && n.saved[x] != 0:
 			fail("extent %d: %c salvages %d, which %c has", x, 'X'+i, n.saved[x], 'X'+1-i)

@@ -257,6 +257,12 @@ type fails bool
 func (f fails) Error() string      { return "the disk failed" }
 func (f fails) SCSINotReady() bool { return bool(f) }
 
+// away is the error of a Disk that only the other port group serves.
+type away struct{}
+
+func (away) Error() string         { return "the other site serves it" }
+func (away) SCSIUnavailable() bool { return true }
+
 // TestDiskErrors has the disk fail under each command that reaches it.
 func TestDiskErrors(t *testing.T) {
 	const read, write = "3 1100", "3 0c00"
@@ -279,6 +285,7 @@ func TestDiskErrors(t *testing.T) {
 			{errors.New("bad sector"), tt.want},
 			{fails(false), tt.want},
 			{fails(true), "2 0401"},
+			{fmt.Errorf("wrapped: %w", away{}), "2 040c"},
 			{fmt.Errorf("wrapped: %w", fails(true)), "2 0401"},
 			{syscall.ENOSPC, map[string]string{read: read, write: "7 2707"}[tt.want]},
 		} {

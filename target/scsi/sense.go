@@ -14,6 +14,7 @@ import (
 // Additional sense codes that gotgt's table lacks (SPC-4 annex F).
 const (
 	codeBecomingReady    gotgt.SCSISubError = 0x0401
+	codePortUnavailable  gotgt.SCSISubError = 0x040C // SPC-4 table 58: not accessible, target port in unavailable state
 	codeSpaceAllocFailed gotgt.SCSISubError = 0x2707
 	codeHardReset        gotgt.SCSISubError = 0x2902
 	codeLUNReset         gotgt.SCSISubError = 0x2903
@@ -161,12 +162,19 @@ func (s sense) finish(c *sam.Command) {
 // wait and try again instead of failing the host's I/O.
 type notReady interface{ SCSINotReady() bool }
 
+// unavailable is implemented by errors of a Disk that only the other target port's
+// group can serve at present: initiators that know both go there.
+type unavailable interface{ SCSIUnavailable() bool }
+
 // mediumSense turns an error of a Disk into sense data. code tells what failed.
 func mediumSense(err error, code gotgt.SCSISubError) sense {
 	var wait notReady
+	var away unavailable
 	switch {
 	case err == nil:
 		return sense{}
+	case errors.As(err, &away) && away.SCSIUnavailable():
+		return sense{key: gotgt.NOT_READY, code: codePortUnavailable}
 	case errors.As(err, &wait) && wait.SCSINotReady():
 		return sense{key: gotgt.NOT_READY, code: codeBecomingReady}
 	case (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && code == gotgt.ASC_WRITE_ERROR:

@@ -1,6 +1,12 @@
 package scsi
 
-import "github.com/twinlun/twinlun/target/sam"
+import (
+	"errors"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"github.com/twinlun/twinlun/target/sam"
+)
 
 // NowReader is a Disk that can read without waiting.
 type NowReader interface {
@@ -12,7 +18,9 @@ type NowReader interface {
 // NowWriter is a Disk that can write without waiting for other commands.
 type NowWriter interface {
 	// WriteNow is WriteAt without fua, if that needs to wait for nothing but the
-	// medium. Not ok: p is to be written by WriteAt, whether any of it was or not.
+	// medium. Not ok: p is to be written by WriteAt, whether any of it was or not. Ok, and
+	// an error that is SCSINotReady: p is written, and must not be written again, but the
+	// host cannot be told so.
 	WriteNow(p []byte, off int64) (ok bool, err error)
 }
 
@@ -64,10 +72,22 @@ func (f form) tryWrite(v *view, c *sam.Command) bool {
 	e = e.came(v.unit, c)
 	if e.size > 0 {
 		if ok, err := d.WriteNow(c.Out[:e.size], e.off); !ok || err != nil {
-			return false // an error is told by Execute, which meets it again
+			return ok && tellNow(c, err) // else an error is told by Execute, which meets it again
 		}
 	}
 	sense{}.finish(c)
+	c.Unit = nil
+	return true
+}
+
+// tellNow tells the host of an error after which a write must not be done again. False:
+// it is not one.
+func tellNow(c *sam.Command, err error) bool {
+	var wait notReady
+	if !errors.As(err, &wait) || !wait.SCSINotReady() {
+		return false
+	}
+	mediumSense(err, gotgt.ASC_WRITE_ERROR).finish(c)
 	c.Unit = nil
 	return true
 }

@@ -248,3 +248,30 @@ func TestTryExecuteKeepsReservations(t *testing.T) {
 		t.Errorf("the disk was asked for %q", calls)
 	}
 }
+
+// TestTryExecuteTellsOfLapsedWrites: a write that is done, and must not be done again,
+// does not get to Execute.
+func TestTryExecuteTellsOfLapsedWrites(t *testing.T) {
+	r := newRig(t)
+	if err := r.target.AddLUN(1, testLUN(lapses{cache{r.disk, 4096}})); err != nil {
+		t.Fatal(err)
+	}
+	n := r.target.NewNexus(sam.InitiatorPort{Name: "iqn.test:other"}, 1)
+	x := &sam.Command{LUN: [8]byte{0, 1}, Ctx: context.Background(), CDB: unhex(t, "2a 00 00000002 00 0001 00")}
+	n.Prepare(x) // POWER ON
+	if !n.Prepare(x) {
+		t.Fatalf("refused: % x", x.Sense)
+	}
+	x.Out = make([]byte, x.WantOut)
+	if !n.(sam.Trier).TryExecute(x) || x.Status != sam.CheckCondition || x.Sense[2] != 2 || x.Sense[12] != 4 || x.Sense[13] != 1 {
+		t.Errorf("status %v, sense % x", x.Status, x.Sense)
+	}
+}
+
+// lapses is a cache whose writes are done, and cannot be answered.
+type lapses struct{ cache }
+
+func (l lapses) WriteNow(p []byte, off int64) (bool, error) {
+	ok, _ := l.cache.WriteNow(p, off)
+	return ok, fails(true)
+}

@@ -73,7 +73,7 @@ func (l *LUN) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt writes.
 func (l *LUN) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	return l.store(ctx, access{kind: write, p: p, off: off, n: int64(len(p))}, fua)
+	return l.leased(ctx, func() error { return l.store(ctx, access{kind: write, p: p, off: off, n: int64(len(p))}, fua) })
 }
 
 // store does a write. When the end of a replica interrupts it, what has been written is
@@ -92,8 +92,21 @@ func (l *LUN) store(ctx context.Context, a access, fua bool) (err error) {
 	return l.Sync(ctx)
 }
 
+// leased is Volume's, over several replicas.
+func (l *LUN) leased(ctx context.Context, do func() error) error {
+	era := l.Volume().era()
+	if err := do(); err != nil {
+		return err
+	}
+	return l.Volume().settle(ctx, era)
+}
+
 // WriteAtomic writes atomically, once: what has been done is not done again.
 func (l *LUN) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
+	return l.leased(ctx, func() error { return l.writeAtomic(ctx, p, off, fua) })
+}
+
+func (l *LUN) writeAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
 	for {
 		v := l.Volume()
 		if err := v.WriteAtomic(ctx, p, off, false); !l.again(ctx, v, &err) {
@@ -107,12 +120,16 @@ func (l *LUN) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) er
 
 // Zero zeroes.
 func (l *LUN) Zero(ctx context.Context, off, n int64, fua bool) error {
-	return l.store(ctx, access{kind: zero, off: off, n: n}, fua)
+	return l.leased(ctx, func() error { return l.store(ctx, access{kind: zero, off: off, n: n}, fua) })
 }
 
 // Update updates. What has been done is not done again: the next replica would compare
 // with what this one wrote.
 func (l *LUN) Update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error {
+	return l.leased(ctx, func() error { return l.update(ctx, off, n, fua, change) })
+}
+
+func (l *LUN) update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error {
 	wrote := false
 	once := func(p []byte) bool {
 		wrote = change(p)

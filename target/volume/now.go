@@ -10,15 +10,17 @@ func (v *Volume) ReadNow(p []byte, off int64) (done bool, err error) {
 
 // WriteNow is WriteAt, not durably, if that has to wait for nothing but the medium:
 // not for the other site, and not for another command of the same blocks. Otherwise
-// done is false, and WriteAt has to do it; also after an error, which may leave any
-// part of p written. It allocates nothing.
+// done is false, and WriteAt has to do it, whether any part of p was written or not.
+// With an error although it is done, it must not be done again: ErrLapsed. It allocates
+// nothing.
 func (v *Volume) WriteNow(p []byte, off int64) (done bool, err error) {
 	return v.doNow(access{kind: write, p: p, off: off, n: int64(len(p))})
 }
 
 // doNow does a read or a write if all its extents are allowed.
 func (v *Volume) doNow(a access) (done bool, err error) {
-	if a.n == 0 || a.off < 0 || a.n > v.Size()-a.off || !v.m.Begin() {
+	era := v.era()
+	if a.n == 0 || a.off < 0 || a.n > v.Size()-a.off || !v.holds() || !v.m.Begin() {
 		return false, nil
 	}
 	before := v.m.Mixings()
@@ -38,5 +40,11 @@ func (v *Volume) doNow(a access) (done bool, err error) {
 	if v.m.End() {
 		v.r.Quiet()
 	}
-	return done, err
+	if err != nil || !done || v.holds() && v.era() == era {
+		return done, err
+	}
+	if a.kind == read {
+		return false, nil
+	}
+	return true, ErrLapsed
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/replication/salvage"
 	"github.com/twinlun/twinlun/replication/wire"
 	"github.com/twinlun/twinlun/task"
 )
@@ -138,6 +139,7 @@ type side struct {
 	rep     *replication.Replica
 	node    *replication.Node
 	vol     *Volume
+	saved   salvaged
 }
 
 // pair joins two nodes over a link in memory, and ends with the test.
@@ -174,6 +176,7 @@ func newLUN(t testing.TB, i int, node *replication.Node, number uint32, rate int
 		Number: number, UUID: [16]byte{1, byte(number)}, Preferred: i == 0,
 		Geometry: geometry, Store: s.store, MapFile: s.mapFile, Journal: s.journal, Blank: true,
 		Boot: [16]byte{1}, Proposal: [16]byte{byte(1 + i)}, CopyRate: rate,
+		Salvage: func(uint64) (salvage.File, error) { return &s.saved, nil }, Place: "here",
 		Runtime: task.System, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -22,6 +22,10 @@ const MaxUpdate = 128 << 10
 // and does not keep p. With an error of the medium, any part may have been written,
 // and so may it have when the process dies.
 func (v *Volume) Update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error {
+	return v.leased(ctx, func() error { return v.update(ctx, off, n, fua, change) })
+}
+
+func (v *Volume) update(ctx context.Context, off, n int64, fua bool, change func(p []byte) bool) error {
 	if err := v.checkWhole("update", off, n); err != nil || n == 0 {
 		return err
 	}
@@ -36,7 +40,7 @@ func (v *Volume) Update(ctx context.Context, off, n int64, fua bool, change func
 	if !fua || !wrote {
 		return nil
 	}
-	return v.Sync(ctx)
+	return v.sync(ctx)
 }
 
 // WriteAtomic stores p at off, all of it or nothing, durably if fua: so it is seen by
@@ -44,6 +48,10 @@ func (v *Volume) Update(ctx context.Context, off, n int64, fua bool, change func
 // nothing was stored; or, if the replica is out of service because of it, all of it may
 // be when the replica is opened again.
 func (v *Volume) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
+	return v.leased(ctx, func() error { return v.writeAtomic(ctx, p, off, fua) })
+}
+
+func (v *Volume) writeAtomic(ctx context.Context, p []byte, off int64, fua bool) error {
 	n := int64(len(p))
 	if err := v.checkWhole("write atomically", off, n); err != nil || n == 0 {
 		return err
@@ -58,7 +66,7 @@ func (v *Volume) WriteAtomic(ctx context.Context, p []byte, off int64, fua bool)
 	if !fua {
 		return nil
 	}
-	return v.Sync(ctx)
+	return v.sync(ctx)
 }
 
 // readWhole reads p in one piece.

@@ -30,6 +30,8 @@ type Volume struct {
 	m   *dirtymap.Map
 	geo dirtymap.Geometry
 
+	lease Lease // nil: this node and its peer are no cluster
+
 	turn turn // to wait for several extents at once
 }
 
@@ -49,6 +51,10 @@ const readTries = 8
 // the newest data, or until ctx ends; then it returns the context's cause. Of an atomic
 // write it shows all or nothing.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return v.leased(ctx, func() error { return v.read(ctx, p, off) })
+}
+
+func (v *Volume) read(ctx context.Context, p []byte, off int64) error {
 	a := access{kind: read, p: p, off: off, n: int64(len(p))}
 	for range readTries {
 		before := v.m.Mixings()
@@ -62,23 +68,30 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 // WriteAt stores p at off, durably if fua. With an error, any part of it may have
 // been written.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	if err := v.do(ctx, access{kind: write, p: p, off: off, n: int64(len(p))}); err != nil || !fua {
-		return err
-	}
-	return v.Sync(ctx)
+	return v.store(ctx, access{kind: write, p: p, off: off, n: int64(len(p))}, fua)
 }
 
 // Zero makes [off, off+n) read as zeros, durably if fua, and gives its space back
 // where the medium can do that.
 func (v *Volume) Zero(ctx context.Context, off, n int64, fua bool) error {
-	if err := v.do(ctx, access{kind: zero, off: off, n: n}); err != nil || !fua {
-		return err
-	}
-	return v.Sync(ctx)
+	return v.store(ctx, access{kind: zero, off: off, n: n}, fua)
+}
+
+func (v *Volume) store(ctx context.Context, a access, fua bool) error {
+	return v.leased(ctx, func() error {
+		if err := v.do(ctx, a); err != nil || !fua {
+			return err
+		}
+		return v.sync(ctx)
+	})
 }
 
 // Sync makes everything that was written here before durable.
 func (v *Volume) Sync(ctx context.Context) error {
+	return v.leased(ctx, func() error { return v.sync(ctx) })
+}
+
+func (v *Volume) sync(ctx context.Context) error {
 	q := v.r.NewRequest()
 	defer q.Cancel()
 	q.Sync()
