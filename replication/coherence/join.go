@@ -223,21 +223,26 @@ func (e *Engine) settle() {
 	e.do(Log{Token: e.begin(work{kind: workCommit}), Prepare: o, Commit: o.Join})
 }
 
-// beneath is an outcome without what was written alone. An extent that it gave to the
-// peer counts as taken over.
+// stateAbove is an extent's state when a join gives it one, while hosts may have seen
+// since, at this replica alone, what is here: that stands. If the join would have given
+// the extent to the peer, it counts as taken over.
+func (e *Engine) stateAbove(ext uint64, s dirtymap.State) dirtymap.State {
+	switch mine := e.m.State(ext) & dirtymap.Durable; {
+	case s&dirtymap.Stale != 0 && (mine&dirtymap.Alone != 0 || !e.missing(mine)):
+		return (mine | dirtymap.Held | dirtymap.Alone).WithTurn(s.Turn() + takenTurns)
+	case mine&dirtymap.Alone != 0:
+		return mine.WithTurn(s.Turn())
+	}
+	return s
+}
+
+// beneath is an outcome without what this replica did alone.
 func (e *Engine) beneath(o *Outcome) *Outcome {
 	under := &Outcome{Join: o.Join, RoleState: o.RoleState}
 	under.AloneTerm = e.aloneTerm
 	for _, c := range o.Changes {
 		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
-			next, mine := c.State, e.m.State(ext)&dirtymap.Durable
-			if mine&dirtymap.Alone != 0 {
-				next = mine.WithTurn(c.State.Turn())
-				if c.State&dirtymap.Stale != 0 {
-					next = mine.WithTurn(c.State.Turn() + takenTurns)
-				}
-			}
-			under.Changes = appendChange(under.Changes, ext, next)
+			under.Changes = appendChange(under.Changes, ext, e.stateAbove(ext, c.State))
 		}
 	}
 	return under

@@ -289,6 +289,7 @@ func (w *world) checkLoss(i int, o *Outcome) {
 	exact := w.scope.pc+w.scope.os == 0
 	for x := range w.scope.extents {
 		switch {
+		case n.data[x] < 32 && w.kept[x]&(1<<n.data[x]) != 0: // it was given up before
 		case w.scope.roles == nil:
 			if loses[x] && !w.lossPending {
 				fail("extent %d: %c loses %d", x, 'X'+i, n.data[x])
@@ -297,9 +298,9 @@ func (w *world) checkLoss(i int, o *Outcome) {
 			fail("extent %d: %c loses %d, and nobody has allowed it", x, 'X'+i, n.data[x])
 		case loses[x] && n.saved[x] == n.data[x]:
 			w.kept[x] |= 1 << n.data[x]
-		case loses[x] && w.kept[x]&(1<<n.data[x]) == 0:
+		case loses[x]:
 			fail("extent %d: %c loses %d, and it is not salvaged", x, 'X'+i, n.data[x])
-		case exact && !loses[x] && n.saved[x] != 0:
+		case exact && !loses[x] && n.saved[x] != 0 && !w.given[x]: // else a COPY_ACK may have been lost
 			fail("extent %d: %c salvages %d, which %c has", x, 'X'+i, n.saved[x], 'X'+1-i)
 		}
 	}
