@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
-	"github.com/twinlun/twinlun/target/volume"
 )
 
 // makeRoom lets the LUN grow at this site. What is new of the replica is zeros.
@@ -40,7 +39,8 @@ func (s *site) reopen(size int64) {
 	}
 	s.w.totals.Joins += last.Status().Joins
 	s.w.joinsAt[s.no] = 0
-	s.vol.Replace(volume.New(s.rep))
+	s.agent.retell()
+	s.vol.Replace(s.volume(s.rep))
 	s.growing = false
 	if err := s.node.Add(s.rep); err != nil {
 		s.w.fail("site %s: %v", s.name, err)

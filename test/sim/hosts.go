@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/coherence"
 	"github.com/twinlun/twinlun/target/volume"
 )
 
@@ -78,11 +79,18 @@ func (s *site) somewhere() span {
 	return sp
 }
 
+// refusedFor is how long, at most, a host leaves a site alone that does not serve.
+const refusedFor = time.Second
+
 // excused tells whether a command may end with this error: it was aborted, or the
 // site is being stopped.
 func (s *site) excused(ctx context.Context, what string, err error) bool {
 	s.w.tracef("%s: %s: %v", s.name, what, err)
 	if ctx.Err() != nil || s.stopped && err != nil {
+		return true
+	}
+	if c := s.w.cluster; c != nil && (errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && c.loss == coherence.LossHold) {
+		s.group.Sleep(background, upTo(s.w.rand, refusedFor)) // the host goes elsewhere
 		return true
 	}
 	if err != nil && !errors.Is(err, errDead) {

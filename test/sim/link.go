@@ -58,7 +58,10 @@ func (l *link) connect() {
 
 // sever breaks the connection. Each side notices in its own time; what is on its
 // way arrives or not.
-func (l *link) sever(why error) {
+func (l *link) sever(why error) { l.severWithin(why, noticing) }
+
+// severWithin lets the two sides take up to max to notice.
+func (l *link) severWithin(why error, max time.Duration) {
 	for _, c := range l.ends {
 		if c == nil || c.ctx.Err() != nil {
 			continue
@@ -67,7 +70,7 @@ func (l *link) sever(why error) {
 			c.deaf = true
 		}
 		c.mute = true
-		d := upTo(l.w.rand, noticing)
+		d := upTo(l.w.rand, max)
 		l.w.group.Go("notice", func() {
 			l.w.group.Sleep(background, d)
 			c.cancel(why)

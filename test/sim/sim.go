@@ -41,6 +41,8 @@ type Result struct {
 	Grown   int // times that a site's map was made larger
 	Atomics int // atomic writes that ended
 	Parted  int // reads that saw other sectors than an atomic write's where it went
+	// Of runs with a cluster: times that a site served alone, and that data was given up.
+	Takes, Salvages int
 }
 
 // shape is what a seed makes of the world.
@@ -64,6 +66,7 @@ type shape struct {
 	aborts    int
 	raises    int
 	widely    bool // the product's predictor, not a random one
+	cluster   bool // which decides who serves
 }
 
 // healing is how long the end of a run may take, in virtual time.
@@ -109,6 +112,9 @@ func newShape(r *rand.Rand) shape {
 		aborts:    []int{0, 5}[r.IntN(2)],
 		widely:    r.IntN(2) == 0,
 		raises:    []int{0, 3, 15}[r.IntN(3)],
+	}
+	if s.cluster = r.IntN(3) == 0; s.cluster {
+		s.osCrashes, s.destroy = false, false // what a site lost would be served before they join: the exploration does that
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

@@ -24,6 +24,9 @@ func (w *world) someTrouble() {
 		s.makeRoom()
 		return
 	}
+	if w.cluster != nil && w.cluster.someTrouble(s) {
+		return
+	}
 	switch n := w.rand.IntN(100); {
 	case n < 35:
 		w.tracef("TROUBLE: the link is cut")

@@ -33,6 +33,8 @@ type world struct {
 	link  *link
 	hist  *history
 
+	cluster *cluster // nil: the two serve both, for good
+
 	resting  bool // hosts and trouble stop
 	finished bool
 	lost     [2]loss // by crashes since the last join
@@ -54,6 +56,7 @@ type site struct {
 	size    int64 // of the LUN, as the map file says
 	want    int64 // what it may grow to here
 	boot    byte  // counts the operating system's starts
+	seat    *seat // in the cluster
 	blank   bool  // the replica is all zeros
 	made    bool  // the map file was opened once
 
@@ -62,6 +65,7 @@ type site struct {
 	rep     *replication.Replica
 	vol     *volume.LUN
 	twin    *twin           // of the process
+	agent   *agent          // of the process, in a cluster
 	host    context.Context // of the hosts' commands
 	leave   context.CancelCauseFunc
 	hosts   int // host tasks that run
@@ -77,10 +81,14 @@ func newWorld(seed uint64, o Options) *world {
 	w.group = w.sched.Group("world")
 	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
 	w.link = &link{w: w}
+	if w.shape.cluster {
+		w.cluster = newCluster(w)
+	}
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
 			w: w, no: i, name: name, blank: true, size: w.shape.start, want: w.shape.start,
 			replica: newMedium(w.rand, w.shape.geo.Size), mapFile: newMedium(w.rand, 0), journal: newMedium(w.rand, 0),
+			seat: w.newSeat(),
 		}
 	}
 	w.tracef("shape: %+v", w.shape)
@@ -158,11 +166,14 @@ func (s *site) main() {
 		s.mapFile.reset(0) // a map file that was never finished
 	}
 	s.twin = &twin{s: s}
+	if w.cluster != nil {
+		s.agent = s.newAgent()
+	}
 	rep := s.open(nil)
 	if rep == nil {
 		return
 	}
-	s.rep, s.vol = rep, volume.NewLUN(volume.New(rep))
+	s.rep, s.vol = rep, volume.NewLUN(s.volume(rep))
 	s.host, s.leave = context.WithCancelCause(background)
 	node := replication.NewNode(w.logger(s.name))
 	if err := node.Add(rep); err != nil {
@@ -171,12 +182,18 @@ func (s *site) main() {
 	}
 	s.node = node
 	w.tracef("site %s runs", s.name)
+	if s.agent != nil {
+		s.group.Go("agent", s.agent.run)
+	}
 	s.startHosts()
 }
 
 // open opens the site's replica; before is the one that was open in this process.
 func (s *site) open(before *replication.Replica) *replication.Replica {
-	w := s.w
+	w, serve := s.w, coherence.ServeBoth
+	if w.cluster != nil {
+		serve = coherence.ServeNone
+	}
 	rep, err := replication.OpenReplica(replication.ReplicaConfig{
 		Number: lunNumber, UUID: lunUUID, Preferred: s.no == 0,
 		Geometry: dirtymap.Geometry{Size: s.size, ExtentSize: w.shape.geo.ExtentSize},
@@ -184,7 +201,7 @@ func (s *site) open(before *replication.Replica) *replication.Replica {
 		MapFile:  &mapDisk{s.mapFile, s.group},
 		Journal:  &mapDisk{s.journal, s.group},
 		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin,
+		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin, Serve: serve, Salvage: s.salvage,
 		Predictor: w.predictor(s), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
 	})
@@ -248,7 +265,7 @@ func (s *site) kill() {
 	if s.rep != nil {
 		s.w.totals.Joins += s.rep.Status().Joins
 	}
-	s.node, s.rep, s.vol, s.hosts = nil, nil, nil, 0
+	s.node, s.rep, s.vol, s.agent, s.hosts = nil, nil, nil, nil, 0
 	s.wanted = false
 	s.w.totals.Crashes++
 	if c := s.w.link.ends[1-s.no]; c != nil && c.ctx.Err() == nil && c.peer.group == s.group {
@@ -378,6 +395,9 @@ func (w *world) result() Result {
 	r := w.totals
 	r.Hash, r.Steps, r.Ops, r.Resets = w.sched.Hash(), w.sched.Steps(), w.hist.ended, w.hist.resets
 	r.Parted = w.hist.parted
+	if w.cluster != nil {
+		r.Takes = w.cluster.takes
+	}
 	for _, s := range w.sites {
 		if s.rep != nil {
 			r.Joins += s.rep.Status().Joins
