@@ -472,6 +472,7 @@ func (e *Engine) committed(current bool) {
 	default:
 		e.join.phase = done
 		e.join.restarted, e.cfg.Crashed = false, false
+		e.endAlone()
 		e.do(Send{&wire.JoinDone{Join: e.cfg.Committed}})
 		e.serve()
 	}

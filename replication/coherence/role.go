@@ -247,6 +247,14 @@ func (e *Engine) beAlone() {
 	e.setGate(true)
 }
 
+// endAlone takes that back when the replicas have joined: the map file knows of all that
+// is owned, and so does the peer.
+func (e *Engine) endAlone() {
+	for ext, ok := e.m.NextOwned(0); ok; ext, ok = e.m.NextOwned(ext + 1) {
+		e.m.Change(ext, 0, dirtymap.Logged)
+	}
+}
+
 // roleLog is the log entry of the role.
 func (e *Engine) roleLog(token uint64) Log {
 	return Log{Token: token, Role: &RoleState{Term: e.role.Term, ID: e.role.ID, AloneTerm: e.aloneTerm, History: e.cfg.History}}

@@ -344,6 +344,7 @@ var roleScopes = []scope{
 	{name: "alone, held", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1}},
 	{name: "alone, stale data served", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1, loss: LossServeStale}},
 	{name: "alone and back", extents: 1, writes: both(1), reads: [2]int{0, 1}, cuts: 2, roles: &roles{joins: 1, begin: decision{term: 2, node: 0}}},
+	{name: "alone, owned before", extents: 1, writes: [2]int{2, 0}, cuts: 1, roles: &roles{begin: decision{term: 2, node: 0}}},
 	{name: "alone in turn", extents: 1, writes: both(1), cuts: 2, roles: &roles{takes: 2, joins: 1}},
 	{name: "alone, slow disk", extents: 1, writes: both(1), cuts: 1, slowDisk: true, roles: &roles{takes: 1}},
 	{name: "alone, process crash", extents: 1, reads: [2]int{0, 1}, writes: both(1), pc: 1, cuts: 1, roles: &roles{takes: 1, loss: LossServeStale}},
