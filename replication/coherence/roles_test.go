@@ -32,6 +32,7 @@ type raft struct {
 	// What was given up since the replicas were joined last, and what was ever written
 	// and acknowledged: a write has a number, and one that it was made over.
 	given [maxExtents]bool
+	taker [maxExtents]int // the node that took it over last
 	known [maxExtents]uint32
 	kept  [maxExtents]uint32 // of those given up, what is salvaged
 	from  [maxExtents][32]uint8
@@ -201,7 +202,7 @@ func (w *world) took(i, x int, s dirtymap.State) {
 	if w.scope.roles.loss != LossServeStale {
 		fail("%c takes extent %d over, which is to be held", 'X'+i, x)
 	}
-	w.given[x] = true
+	w.given[x], w.taker[x] = true, i
 	w.acked[i][x] = min(w.acked[i][x], n.data[x])
 	w.flushed[x] = min(w.flushed[x], n.data[x])
 }
@@ -215,6 +216,9 @@ func (w *world) restarted(i int, os bool) {
 	n.acted, n.lease = false, false
 	if os && n.state.AloneTerm != 0 {
 		for x := range w.scope.extents { // a write back disk
+			if n.log[x]&(dirtymap.Stale|dirtymap.Volatile) == 0 && n.data[x] < w.flushed[x] {
+				fail("%c would serve %d of extent %d, alone after a crash; flushed: %d", 'X'+i, n.data[x], x, w.flushed[x])
+			}
 			w.acked[i][x] = min(w.acked[i][x], n.data[x])
 		}
 	}

@@ -435,8 +435,8 @@ func (w *world) perform(i, k, x int) {
 }
 
 func (w *world) checkRead(i, x int, floor, v uint8) {
-	if floor = min(floor, w.acked[i][x]); v < floor || v > w.latest[x] && !w.given[x] && !w.apart || v < w.flushed[x] && !w.given[x] && !w.apart {
-		fail("%c read %d from extent %d; acknowledged before: %d, latest: %d, flushed: %d", 'X'+i, v, x, floor, w.latest[x], w.flushed[x])
+	if floor = min(floor, w.acked[i][x]); v < floor || v > w.latest[x] && !w.given[x] && !w.apart {
+		fail("%c read %d from extent %d; acknowledged before: %d, latest: %d", 'X'+i, v, x, floor, w.latest[x])
 	}
 }
 
@@ -532,6 +532,8 @@ func (w *world) checkJoin(i int) {
 		}
 		v := w.n[owner].data[x]
 		switch {
+		case w.given[x] && !w.apart && !w.lossPending && !w.has(x, v, w.acked[w.taker[x]][x]):
+			fail("extent %d: joined at %d, %c has acknowledged %d alone", x, v, 'X'+w.taker[x], w.acked[w.taker[x]][x])
 		case w.given[x] || w.apart:
 		case w.lossPending && v < max(w.lossFloor[x], w.since[0][x], w.since[1][x]):
 			fail("extent %d: joined at %d, must have kept %d", x, v, w.lossFloor[x])
