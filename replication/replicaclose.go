@@ -42,6 +42,7 @@ func (r *Replica) beginClosing() bool {
 	r.closing = true
 	r.downLocked(ErrReplicaClosed)
 	r.dismissLocked(ErrReplicaClosed)
+	r.stepLocked(coherence.Stop{})
 	r.m.Shut()
 	return true
 }

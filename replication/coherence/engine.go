@@ -82,6 +82,7 @@ type Engine struct {
 	token   uint64
 	request uint64 // the last number of a MARK or FETCH
 	now     uint32
+	stopped bool // no host is served any more
 	fault   error
 	second  uint32 // in which a Tick last began a flush
 
@@ -207,6 +208,9 @@ func (e *Engine) Step(ev Event) []Action {
 	switch ev := ev.(type) {
 	case Role:
 		e.setRole(ev)
+	case Stop:
+		e.stopped = true
+		e.regate()
 	case Want:
 		e.want(ev)
 	case Sync:

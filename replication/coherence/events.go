@@ -82,6 +82,9 @@ type (
 	// Broken says that the replica can go on no longer, for another reason than an
 	// action that failed.
 	Broken struct{ Err error }
+	// Stop says that the replica is being stopped in order: no host is served any more,
+	// whatever its role is, and what is under way for hosts ends.
+	Stop struct{}
 )
 
 // Events that pace the engine.
@@ -100,6 +103,7 @@ type (
 const TicksPerSecond = 10
 
 func (Role) event()         {}
+func (Stop) event()         {}
 func (Want) event()         {}
 func (Sync) event()         {}
 func (Cancel) event()       {}

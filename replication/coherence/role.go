@@ -149,7 +149,7 @@ func (e *Engine) hasData() bool { return e.cfg.History != [16]byte{} || e.role.N
 func (e *Engine) mayBeAlone() bool {
 	serves := e.role.Serve == ServeAlone && (!e.role.Tied || e.mut == untied) ||
 		e.mut == aloneInBoth && e.role.Serve == ServeBoth && e.stats.Joins > 0
-	return serves && e.hasData() && e.fault == nil
+	return serves && e.hasData() && e.fault == nil && !e.stopped
 }
 
 // working tells whether the replica is in a state in which it can serve hosts.
@@ -159,7 +159,7 @@ func (e *Engine) working() bool { return e.join.phase == joined || e.join.phase 
 func (e *Engine) regate() {
 	switch p := e.join.phase; {
 	case p == joined:
-		e.setGate(e.role.Serve != ServeNone)
+		e.setGate(e.role.Serve != ServeNone && !e.stopped)
 	case p <= alone && !e.mayBeAlone():
 		e.setGate(false)
 		e.join.phase = down
