@@ -6,7 +6,7 @@ const (
 	MaxNodes    = 64   // several pairs of sites with some nodes each, and witnesses
 	MaxRemoved  = 1024 // nodes that stay refused
 	MaxLUNs     = 4096
-	MaxTargets  = 256
+	MaxTargets  = 128 // as many as a device has port identifiers for
 	MaxPortals  = 64 // of a target: each node on several networks
 	MaxHosts    = 16384
 	MaxNames    = 16 // initiators of one host: its adapters

@@ -251,19 +251,39 @@ func TestTargets(t *testing.T) {
 		{&PutTarget{Name: "disks"}, Invalid, "no iSCSI name"},
 		{&PutTarget{Name: "iqn." + strings.Repeat("x", 220)}, Invalid, "no iSCSI name"},
 		{&PutTarget{Name: iqn, Alias: strings.Repeat("x", 256)}, Invalid, "alias"},
-		{put(Portal{"x", "h:1", 1}), Conflict, "none of those"},
-		{put(Portal{"w", "h:1", 1}), Conflict, "none of those"},
-		{put(Portal{"a", "h", 1}), Invalid, "host:port"},
-		{put(Portal{"a", "h:1", 0}), Invalid, "portal group tag"},
-		{put(Portal{"a", "h:1", 1}, Portal{"a", "h:1", 3}), Invalid, "twice"},
-		{put(Portal{"a", "h:1", 5}, Portal{"b", "h:1", 5}), Conflict, "portal group 5 of node b is that of node a"},
-		{put(Portal{"a", "h:1", 2}), Conflict, "portal group 2 of node a is that of node b"},
+		{put(Portal{"x", "h:1"}), Conflict, "none of those"},
+		{put(Portal{"w", "h:1"}), Conflict, "none of those"},
+		{put(Portal{"a", "h"}), Invalid, "host:port"},
+		{put(Portal{"a", "h:1"}, Portal{"a", "h:1"}), Invalid, "twice"},
 		{&RemoveTarget{iqn}, Conflict, "has 2 mappings"},
 		{&RemoveTarget{iqn + "2"}, NotFound, "no target"},
 	})
-	r.must(put(Portal{"c", "h:1", 3}))
+	r.must(put(Portal{"c", "h:1"}))
 	r.refused(&RemoveNode{"c"}, Conflict, "has portals at node c")
 	r.must(&RemoveTarget{iqn + "2"}, &RemoveNode{"c"})
+}
+
+// TestNumbers are those that the catalog gives: they stay, and a free one is used again.
+func TestNumbers(t *testing.T) {
+	r := whole(t)
+	second := &PutTarget{Name: iqn + "2"}
+	r.must(second, &PutTarget{Name: iqn + "3"}, &RemoveTarget{iqn + "2"}, &PutTarget{Name: iqn + "3", Alias: "still"}, second)
+	for name, want := range map[string]uint8{iqn: 0, iqn + "2": 1, iqn + "3": 2} {
+		if got, _ := r.s.Target(name); got.Number != want {
+			t.Errorf("target %s has the number %d, not %d", name, got.Number, want)
+		}
+	}
+	r.must(lun(30, "third", "a c"), &RemoveLUN{id(30)}, lun(31, "fourth", "a c"), lun(32, "fifth", "a b"))
+	for name, want := range map[string]uint16{"disk": 0, "other": 1, "fourth": 2, "fifth": 3} {
+		if got, _ := r.s.LUNNamed(name); got.Number != want {
+			t.Errorf("LUN %s has the number %d, not %d", name, got.Number, want)
+		}
+	}
+	for name, want := range map[NodeID]uint16{"a": 1, "b": 2, "w": 0} {
+		if got, _ := r.s.Node(name); got.Group != want {
+			t.Errorf("node %s has the group %d, not %d", name, got.Group, want)
+		}
+	}
 }
 
 func TestHosts(t *testing.T) {

@@ -53,12 +53,23 @@ func (s *change) checkNodes() error {
 	if s.keys.len() != s.nodes.len()+s.removed.len() {
 		return errors.New("two nodes have the same key")
 	}
+	groups := map[uint16]bool{0: true}
+	for n := range s.Nodes() {
+		if groups[n.Group] && !n.Witness {
+			return fmt.Errorf("node %s has the group %d of another one", n.Name, n.Group)
+		}
+		groups[n.Group] = true
+	}
 	return nil
 }
 
 func (s *change) checkLUNs() error {
-	replicas := 0
+	replicas, numbers := 0, map[uint16]bool{}
 	for l := range s.LUNs() {
+		if numbers[l.Number] || l.Number >= MaxLUNs {
+			return fmt.Errorf("LUN %v has the number %d, of another one or out of range", l.ID, l.Number)
+		}
+		numbers[l.Number] = true
 		if err := errors.Join(l.check(), s.checkReplicas(l.Replicas), s.checkServing(&l)); err != nil {
 			return fmt.Errorf("LUN %v: %w", l.ID, err)
 		}
@@ -118,10 +129,15 @@ func (s *change) checkAccess() error {
 			return fmt.Errorf("group %s has %d hosts", g.Name, n)
 		}
 	}
+	taken := map[uint8]bool{}
 	for t := range s.Targets() {
-		if err := errors.Join(t.check(), s.checkGroups(&t)); err != nil {
+		if err := t.check(); err != nil {
 			return fmt.Errorf("target %s: %w", t.Name, err)
 		}
+		if taken[t.Number] || t.Number >= MaxTargets {
+			return fmt.Errorf("target %s has the number %d, of another one or out of range", t.Name, t.Number)
+		}
+		taken[t.Number] = true
 		for _, p := range t.Portals {
 			if n, found := s.Node(p.Node); !found || n.Witness {
 				return fmt.Errorf("target %s: there is no node %s with replicas", t.Name, p.Node)
@@ -142,7 +158,7 @@ func (s *change) checkMappings() error {
 		if m.Host == "" {
 			continue
 		}
-		if err := s.freeBeside(m); err != nil {
+		if err := s.vacantBeside(m); err != nil {
 			return err
 		}
 	}

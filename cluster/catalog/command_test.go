@@ -134,7 +134,7 @@ func story(t testing.TB) (all [][]byte) {
 		&ChangeLUN{ID: id(20), Name: ptr("data"), Size: ptr[int64](2 << 30), Preferred: ptr[NodeID]("b"), Loss: ptr(ServeStale), ReadOnly: ptr(false), Removable: ptr(true)},
 		&TakeAlone{take("a", 1, 0)}, &JoinBoth{take("a", 2, 7)}, &Leave{take("b", 3, 0)}, &ForceAlone{take("b", 3, 0)}, &ForceAlone{take("b", 4, 0)},
 		&JoinBoth{take("b", 1<<32, 8)}, &AddReplica{id(21), Replica{"b", Block, "/dev/vg0/scratch"}}, &RemoveReplica{id(21), "b"}, &RemoveLUN{id(22)},
-		&PutTarget{Name: iqn, Alias: "Disks & more", Portals: []Portal{{"a", "192.0.2.1:3260", 1}, {"b", ":3260", 2}}},
+		&PutTarget{Name: iqn, Alias: "Disks & more", Portals: []Portal{{"a", "192.0.2.1:3260"}, {"b", ":3260"}}},
 		&PutTarget{Name: iqn + "2"}, &RemoveTarget{iqn + "2"},
 		&PutGroup{Name: "db"}, &PutGroup{Name: "gone"}, &RemoveGroup{"gone"},
 		&PutHost{Name: "web7", Initiators: []string{"iqn.1993-08.org.debian:01:web7"}, Site: "berlin", CHAP: chap("web7")},

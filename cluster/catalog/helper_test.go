@@ -170,7 +170,7 @@ func whole(t testing.TB) *replica {
 	r := cluster(t)
 	r.must(
 		lun(20, "disk", "a b"), lun(21, "other", "a"),
-		&PutTarget{Name: iqn, Alias: "Disks", Portals: []Portal{{"a", "192.0.2.1:3260", 1}, {"b", ":3260", 2}}},
+		&PutTarget{Name: iqn, Alias: "Disks", Portals: []Portal{{"a", "192.0.2.1:3260"}, {"b", ":3260"}}},
 		&PutGroup{Name: "db"},
 		&PutHost{Name: "web7", Initiators: []string{"iqn.1993-08.org.debian:01:web7"}, Site: "berlin", CHAP: chap("web7")},
 		&PutHost{Name: "db1", Initiators: []string{"iqn.1993-08.org.debian:01:db1", "iqn.1993-08.org.debian:db1:*"}, Group: "db"},

@@ -182,7 +182,7 @@ func (c *change) checkHost(h *Host, before string) error {
 func (c *change) agree(host, group string) error {
 	for t := range c.Targets() {
 		for m := range c.MappingsOf(t.Name, Subject{Host: host}) {
-			if err := c.free(m, Subject{Group: group}); err != nil {
+			if err := c.vacant(m, Subject{Group: group}); err != nil {
 				return err
 			}
 		}

@@ -47,6 +47,7 @@ type Epoch struct {
 type LUN struct {
 	ID         UUID       `json:"id"`
 	Name       string     `json:"name"`
+	Number     uint16     `json:"number"`      // its alone, from 0: how nodes and their devices call it; hosts see that of their mappings
 	Size       int64      `json:"size"`        // bytes
 	BlockSize  int        `json:"block_size"`  // that hosts see, 512 or 4096 bytes
 	ExtentSize int64      `json:"extent_size"` // bytes
@@ -258,6 +259,7 @@ func (b *AddLUN) apply(c *change) error {
 		ReadOnly: b.ReadOnly, Removable: b.Removable, Revision: c.index,
 		Term: 1, Decided: c.index, Chain: []Epoch{{1, b.Epoch}},
 	}
+	l.Number = uint16(free(c.LUNs(), 0, func(l LUN) int { return int(l.Number) }))
 	for _, r := range l.Replicas {
 		l.Serving = append(l.Serving, r.Node)
 	}

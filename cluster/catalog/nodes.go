@@ -11,6 +11,7 @@ import (
 type Node struct {
 	Name      NodeID   `json:"name"`
 	Site      string   `json:"site"`
+	Group     uint16   `json:"group"`     // portal group tag, and target port group: its alone, from 1; 0: a witness
 	Addresses []string `json:"addresses"` // where the others reach it, host:port
 	Key       Hash     `json:"key"`       // fingerprint of its public key
 	Witness   bool     `json:"witness"`   // it has a vote, and no replicas
@@ -102,6 +103,8 @@ func (n *Node) check() error {
 	switch {
 	case n.Key == Hash{}:
 		return invalid("key", "the fingerprint is all zeros")
+	case n.Witness != (n.Group == 0):
+		return invalid("group", "%d: a witness has none, and others have one", n.Group)
 	case n.Witness && !n.Voter:
 		return invalid("voter", "a witness without a vote is of no use")
 	}
@@ -110,7 +113,10 @@ func (n *Node) check() error {
 
 // admit adds a node.
 func (c *change) admit(b *NewNode) error {
-	n := Node{b.Name, b.Site, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, c.index}
+	n := Node{b.Name, b.Site, 0, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, c.index}
+	if !n.Witness {
+		n.Group = uint16(free(c.Nodes(), 1, func(n Node) int { return int(n.Group) }))
+	}
 	if err := n.check(); err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func drawMapping(t *rapid.T, s *State) Body {
 	target, name, number := pick(t, "target", someTargets), pick(t, "name", someNames), uint16(rapid.IntRange(0, 2).Draw(t, "number"))
 	who := pick(t, "who", []Subject{{Host: name}, {Group: name}})
 	m := &Map{Mapping{target, who, number, id(pick(t, "lun", someLUNs))}}
-	portal := Portal{pick(t, "node", someNodes), "h:1", uint16(rapid.IntRange(1, 3).Draw(t, "group"))}
+	portal := Portal{pick(t, "node", someNodes), "h:1"}
 	return pick(t, "what", []Body{m, m, m, &Unmap{target, who, number}, &PutTarget{Name: target, Portals: []Portal{portal}}, &RemoveTarget{target}})
 }
 

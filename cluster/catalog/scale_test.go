@@ -17,7 +17,7 @@ var large = sync.OnceValue(func() *State {
 	c.targets.set(iqn, Target{Name: iqn})
 	for i := range MaxLUNs {
 		l := lun(100+i, fmt.Sprint("lun", i), "a b")
-		c.putLUN(LUN{ID: l.ID, Name: l.Name, Size: l.Size, BlockSize: 512, ExtentSize: l.ExtentSize, NAA: l.NAA, Replicas: l.Replicas,
+		c.putLUN(LUN{ID: l.ID, Name: l.Name, Number: uint16(i), Size: l.Size, BlockSize: 512, ExtentSize: l.ExtentSize, NAA: l.NAA, Replicas: l.Replicas,
 			Preferred: "a", Loss: Hold, Revision: 1, Term: 1, Serving: []NodeID{"a", "b"}, Decided: 1, Chain: []Epoch{{1, l.Epoch}}})
 	}
 	for i := range 10000 {

@@ -96,3 +96,15 @@ func (t table[V]) longest(name string) (v V, found bool) {
 	_, v, found = t.tree.Root().LongestPrefix([]byte(name))
 	return v, found
 }
+
+// free is the lowest number from one on that none of the entries has.
+func free[V any](entries iter.Seq[V], from int, number func(V) int) int {
+	taken := map[int]bool{}
+	for v := range entries {
+		taken[number(v)] = true
+	}
+	for taken[from] {
+		from++
+	}
+	return from
+}

@@ -11,17 +11,17 @@ const maxNumber = 1<<14 - 1
 
 // Target is an iSCSI target. It exists at all nodes that have portals of it.
 type Target struct {
-	Name     string   `json:"name"` // iSCSI name
+	Name     string   `json:"name"`   // iSCSI name
+	Number   uint8    `json:"number"` // its alone, from 0; target ports have identifiers by it
 	Alias    string   `json:"alias"`
 	Portals  []Portal `json:"portals"`
 	Revision uint64   `json:"revision"`
 }
 
-// Portal is an address at which a node serves a target.
+// Portal is an address at which a node serves a target, in the node's portal group.
 type Portal struct {
 	Node    NodeID `json:"node"`
 	Address string `json:"address"` // host:port; without host: all of the node's addresses
-	Group   uint16 `json:"group"`   // portal group tag, and target port group; of one node only
 }
 
 // Subject is who is given LUNs: a host, or the hosts of a group.
@@ -112,20 +112,20 @@ func (b *PutTarget) apply(c *change) error {
 	if err := b.check("target", b.Name, old.Revision, found); err != nil {
 		return err
 	}
-	t := Target{b.Name, b.Alias, slices.Clone(b.Portals), c.index}
+	t := Target{b.Name, old.Number, b.Alias, slices.Clone(b.Portals), c.index}
 	if err := t.check(); err != nil {
 		return err
 	}
 	if !found && c.targets.len() >= MaxTargets {
 		return full("targets", MaxTargets)
 	}
+	if !found {
+		t.Number = uint8(free(c.Targets(), 0, func(t Target) int { return int(t.Number) }))
+	}
 	for _, p := range t.Portals {
 		if n, found := c.Node(p.Node); !found || n.Witness {
 			return conflict("portals are at nodes that have replicas", "node %.70q is none of those", p.Node)
 		}
-	}
-	if err := c.checkGroups(&t); err != nil {
-		return err
 	}
 	c.targets.set(t.Name, t)
 	c.note(TargetChanged{Target: t.Name})
@@ -147,33 +147,10 @@ func (t *Target) check() error {
 		if err := checkAddress("portals", p.Address, true); err != nil {
 			return err
 		}
-		if p.Group == 0 {
-			return invalid("portals", "group 0 of %s: a portal group tag is 1 to 65535", p.Address)
-		}
 		same := func(q Portal) bool { return q.Node == p.Node && q.Address == p.Address }
 		if slices.ContainsFunc(t.Portals[:i], same) {
 			return invalid("portals", "%s at node %s stands there twice", p.Address, p.Node)
 		}
-	}
-	return nil
-}
-
-// checkGroups checks that a portal group belongs to one node, in all targets: hosts take
-// a group for the paths to one site (SPC-4 5.15.1).
-func (c *change) checkGroups(t *Target) error {
-	owner := map[uint16]NodeID{}
-	for other := range c.Targets() {
-		if other.Name != t.Name {
-			for _, p := range other.Portals {
-				owner[p.Group] = p.Node
-			}
-		}
-	}
-	for _, p := range t.Portals {
-		if node, taken := owner[p.Group]; taken && node != p.Node {
-			return conflict("each node has portal groups of its own", "portal group %d of node %s is that of node %s, too", p.Group, p.Node, node)
-		}
-		owner[p.Group] = p.Node
 	}
 	return nil
 }
@@ -213,10 +190,10 @@ func (b *Map) apply(c *change) error {
 	if c.mappings.len() >= MaxMappings {
 		return full("mappings", MaxMappings)
 	}
-	if err := c.free(m, m.Subject); err != nil {
+	if err := c.vacant(m, m.Subject); err != nil {
 		return err
 	}
-	if err := c.freeBeside(m); err != nil {
+	if err := c.vacantBeside(m); err != nil {
 		return err
 	}
 	c.putMapping(m)
@@ -243,8 +220,8 @@ func (s *State) checkMapping(m *Mapping) error {
 	return nil
 }
 
-// free checks that a subject has neither the number nor the LUN of a mapping at its target.
-func (s *State) free(m Mapping, who Subject) error {
+// vacant checks that a subject has neither the number nor the LUN of a mapping at its target.
+func (s *State) vacant(m Mapping, who Subject) error {
 	at := Mapping{Target: m.Target, Subject: who, Number: m.Number}
 	if other, found := s.mappings.get(at.key()); found {
 		return conflict("choose another number", "LUN %d of %s at target %s is LUN %v", m.Number, who, m.Target, other.LUN)
@@ -255,17 +232,17 @@ func (s *State) free(m Mapping, who Subject) error {
 	return nil
 }
 
-// freeBeside checks the same for those who see a mapping together with others: the group
+// vacantBeside checks the same for those who see a mapping together with others: the group
 // of a host, or the hosts of a group.
-func (c *change) freeBeside(m Mapping) error {
+func (c *change) vacantBeside(m Mapping) error {
 	if m.Host != "" {
 		if h, _ := c.Host(m.Host); h.Group != "" {
-			return c.free(m, Subject{Group: h.Group})
+			return c.vacant(m, Subject{Group: h.Group})
 		}
 		return nil
 	}
 	for host := range c.Members(m.Group) {
-		if err := c.free(m, Subject{Host: host}); err != nil {
+		if err := c.vacant(m, Subject{Host: host}); err != nil {
 			return err
 		}
 	}
