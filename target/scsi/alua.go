@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -100,6 +101,24 @@ func (t *Target) SetPreference(initiator string, group uint16) {
 	}
 }
 
+// Prefer says which target port group is active/optimized for hosts that are not assigned
+// to one (see LUN.PreferredGroup).
+func (t *Device) Prefer(number, group uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u := t.luns[number]
+	if u == nil {
+		return fmt.Errorf("set the preference of LUN %d: there is no such LUN", number)
+	}
+	if u.preferred.Swap(uint32(group)) == uint32(group) {
+		return nil
+	}
+	for _, p := range t.ports {
+		p.establishOn(u, attentionAccessChanged)
+	}
+	return nil
+}
+
 // preference is the group that an initiator port prefers for a unit; 0: none.
 func (v *view) preference() uint16 {
 	t := v.port.target
@@ -108,7 +127,7 @@ func (v *view) preference() uint16 {
 	if group, assigned := closest(t.preferred, v.port.key.from.Name); assigned {
 		return group
 	}
-	return v.unit.preferred
+	return uint16(v.unit.preferred.Load())
 }
 
 // accessStates are the states of a unit's target port groups that are not active.
@@ -119,18 +138,67 @@ func (u *unit) accessStates() map[uint16]AccessState {
 	return nil
 }
 
-// groupsOf are the target port groups that a port knows: its own at least.
-func (t *Device) groupsOf(p *port) []PortGroup {
-	if slices.ContainsFunc(t.groups, func(g PortGroup) bool { return slices.Contains(g.Ports, p.key.group) }) {
-		return t.groups
+// SetGroups replaces the device's target port groups: a site has come or gone. A portal
+// group tag stays in its group. Hosts are told that states have changed.
+func (t *Device) SetGroups(groups []PortGroup) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if reflect.DeepEqual(groups, *t.groups.Load()) {
+		return
 	}
-	own := PortGroup{ID: p.key.group, Ports: []uint16{p.key.group}}
-	return append([]PortGroup{own}, t.groups...)
+	t.groups.Store(&groups)
+	for _, p := range t.ports {
+		p.establish(attentionAccessChanged)
+	}
+}
+
+// Place says at which of the device's target port groups a logical unit is; none: at all
+// of them. Hosts are told that states have changed.
+func (t *Device) Place(number uint16, groups []uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u := t.luns[number]
+	if u == nil {
+		return fmt.Errorf("place LUN %d: there is no such LUN", number)
+	}
+	if old := u.places.Load(); old != nil && slices.Equal(*old, groups) {
+		return nil
+	}
+	u.places.Store(&groups)
+	for _, p := range t.ports {
+		p.establishOn(u, attentionAccessChanged)
+	}
+	return nil
+}
+
+// at tells whether a unit is at a group; nil is at all of them.
+func (u *unit) at(group uint16) bool {
+	if u == nil {
+		return true
+	}
+	places := u.places.Load()
+	return places == nil || len(*places) == 0 || slices.Contains(*places, group)
+}
+
+// groupsOf are the target port groups by which a port's hosts reach a unit: its own at
+// least.
+func (t *Device) groupsOf(u *unit, p *port) (all []PortGroup) {
+	own := false
+	for _, g := range *t.groups.Load() {
+		mine := slices.Contains(g.Ports, p.key.group)
+		if own = own || mine; mine || u.at(g.ID) {
+			all = append(all, g)
+		}
+	}
+	if !own {
+		all = slices.Insert(all, 0, PortGroup{ID: p.key.group, Ports: []uint16{p.key.group}})
+	}
+	return all
 }
 
 // groupOf is the target port group of a portal group.
 func (t *Device) groupOf(tag uint16) uint16 {
-	for _, g := range t.groups {
+	for _, g := range *t.groups.Load() {
 		if slices.Contains(g.Ports, tag) {
 			return g.ID
 		}
@@ -175,7 +243,7 @@ func groupsData(v *view, c *sam.Command) ([]byte, sense) {
 		return nil, invalidBits(1, 0xe0)
 	}
 	preferred, states := v.preference(), v.unit.accessStates()
-	for _, g := range v.port.target.groupsOf(v.port) {
+	for _, g := range v.port.target.groupsOf(v.unit, v.port) {
 		ports := v.unit.portsIn(g)
 		p = append(p, byte(v.stateOf(g.ID, preferred, states)), 0x8f, byte(g.ID>>8), byte(g.ID), 0, 0, 0, byte(len(ports)))
 		d := p[len(p)-8:]

@@ -142,3 +142,36 @@ func TestOtherGroupUnavailable(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupsChange has a third site come, and a unit move to it.
+func TestGroupsChange(t *testing.T) {
+	h := newHosts(t, memoryLUN())
+	const report = "a3 0a 00 00 00 00 00 00 ffff 00 00"
+	tell := func(what string, change func(), want string) {
+		t.Helper()
+		change()
+		h.want(h.do("00 00 00 00 00 00", nil, 0), "6 2a06")
+		h.want(h.do("00 00 00 00 00 00", nil, 0), "good")
+		h.wantData(h.do(report, nil, 99), want)
+	}
+	group := func(id uint16) PortGroup { return PortGroup{ID: id, Ports: []uint16{id}, Remote: id > 1} }
+	tell("two", func() { h.target.SetGroups([]PortGroup{group(1), group(2)}) },
+		"00000018 008f0001 00000001 00000001 008f0002 00000001 00000002")
+	h.target.SetGroups([]PortGroup{group(1), group(2)})
+	h.want(h.do("00 00 00 00 00 00", nil, 0), "good")
+	tell("three", func() { h.target.SetGroups([]PortGroup{group(1), group(2), group(3)}) },
+		"00000024 008f0001 00000001 00000001 008f0002 00000001 00000002 008f0003 00000001 00000003")
+	tell("placed", func() {
+		if err := h.target.Place(0, []uint16{1, 3}); err != nil {
+			t.Error(err)
+		}
+	}, "00000018 008f0001 00000001 00000001 008f0003 00000001 00000003")
+	tell("preferred", func() {
+		if err := h.target.Prefer(0, 3); err != nil {
+			t.Error(err)
+		}
+	}, "00000018 018f0001 00000001 00000001 808f0003 00000001 00000003")
+	if h.target.Place(9, nil) == nil || h.target.Prefer(9, 1) == nil {
+		t.Error("LUN 9 is not there")
+	}
+}

@@ -26,7 +26,7 @@ func (u *unit) portsIn(g PortGroup) (all []uint16) {
 // a unit, if all of them share its reservations; else nil: what is reserved here is not
 // reserved there.
 func (u *unit) sharedPorts(p *port) (all []uint16) {
-	for _, g := range u.target.groupsOf(p) {
+	for _, g := range u.target.groupsOf(u, p) {
 		if g.Remote {
 			return nil
 		}
@@ -38,7 +38,7 @@ func (u *unit) sharedPorts(p *port) (all []uint16) {
 // hasPort tells whether a target port is one of this site's by which initiators reach a
 // unit.
 func (u *unit) hasPort(p *port, relative uint16) bool {
-	return slices.ContainsFunc(u.target.groupsOf(p), func(g PortGroup) bool {
+	return slices.ContainsFunc(u.target.groupsOf(u, p), func(g PortGroup) bool {
 		return !g.Remote && slices.Contains(u.portsIn(g), relative)
 	})
 }

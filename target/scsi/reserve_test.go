@@ -392,10 +392,12 @@ func FuzzTransportID(f *testing.F) {
 // there is one that does not share the reservations.
 func TestSitesDoNotShare(t *testing.T) {
 	h := newHosts(t, memoryLUN())
-	h.target.groups = []PortGroup{{ID: 1, Ports: []uint16{1}}, {ID: 2, Ports: []uint16{2}, Remote: true}}
+	h.target.SetGroups([]PortGroup{{ID: 1, Ports: []uint16{1}}, {ID: 2, Ports: []uint16{2}, Remote: true}})
+	h.want(h.do("00 00 00 00 00 00", nil, 0), "6 2a06")
 	h.wantData(h.do("5e 02 00 00 00 00 00 ffff 00", nil, 99), "0008 18 80 ea01 0000")
 	h.want(h.out(outRegister, 0, reserveOutList(0, 1, bitAllPorts)), "5 2600 8a0014")
-	h.target.groups[1].Remote = false
+	h.target.SetGroups([]PortGroup{{ID: 1, Ports: []uint16{1}}, {ID: 2, Ports: []uint16{2}}})
+	h.want(h.do("00 00 00 00 00 00", nil, 0), "6 2a06")
 	h.wantData(h.do("5e 02 00 00 00 00 00 ffff 00", nil, 99), "0008 1c 80 ea01 0000")
 	h.want(h.out(outRegister, 0, reserveOutList(0, 1, bitAllPorts)), "good")
 	h.wantData(h.do("5e 00 00 00 00 00 00 ffff 00", nil, 99), "00000001 00000010 0000000000000001 0000000000000001")

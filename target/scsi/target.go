@@ -129,7 +129,7 @@ type Device struct {
 
 	scratch sync.Pool // of *[scratchSize]byte
 
-	groups []PortGroup
+	groups atomic.Pointer[[]PortGroup] // SetGroups replaces them
 
 	adding sync.Mutex // by AddLUN, one at a time; taken before mu
 
@@ -147,14 +147,15 @@ func NewDevice(cfg Config) *Device {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Device{
-		log:    log,
-		ops:    newOperations(),
-		groups: cfg.Groups,
-		luns:   make(map[uint16]*unit),
-		ports:  make(map[portKey]*port),
-		named:  make(map[reservation.Nexus]*port),
+	t := &Device{
+		log:   log,
+		ops:   newOperations(),
+		luns:  make(map[uint16]*unit),
+		ports: make(map[portKey]*port),
+		named: make(map[reservation.Nexus]*port),
 	}
+	t.groups.Store(&cfg.Groups)
+	return t
 }
 
 // unit is one logical unit.
@@ -186,7 +187,8 @@ type unit struct {
 	sanitizer *sanitize.Sanitizer // nil: none
 	visits    visits
 
-	preferred uint16   // target port group
+	preferred atomic.Uint32            // target port group
+	places    atomic.Pointer[[]uint16] // see Place
 	moved     sync.Map // the target port groups whose state was changed
 }
 
@@ -209,7 +211,8 @@ func newUnit(t *Device, number uint16, l LUN) (*unit, error) {
 		u.eui = l.EUI[:]
 	}
 	u.lu = newModel(l, u.shift)
-	u.preferred, u.reservations = l.PreferredGroup, l.Reservations
+	u.preferred.Store(uint32(l.PreferredGroup))
+	u.reservations = l.Reservations
 	u.readOnly, u.removable = l.ReadOnly, l.Removable
 	u.twin.way = l.Twin
 	u.threshold.Store(l.Threshold)

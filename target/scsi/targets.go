@@ -62,7 +62,7 @@ func (t *Device) NewTarget(name string, number uint8) (*Target, error) {
 	if number > MaxNumber {
 		return nil, fmt.Errorf("target %s: its number is %d, and at most %d", name, number, MaxNumber)
 	}
-	for _, g := range t.groups {
+	for _, g := range *t.groups.Load() {
 		if number > 0 && slices.Max(append(g.Ports, 0)) > 0xff {
 			return nil, fmt.Errorf("target %s: a portal group tag over 255 allows one target only, with number 0", name)
 		}

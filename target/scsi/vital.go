@@ -113,7 +113,7 @@ func modePolicy() []byte { return []byte{0x3f, 0xff, 0, 0} }
 //	    12    …  designator that names the target port
 func (v *view) scsiPorts() (p []byte) {
 	t := v.port.target
-	for _, g := range t.groupsOf(v.port) {
+	for _, g := range t.groupsOf(v.unit, v.port) {
 		for _, tag := range g.Ports {
 			name, relative := t.appendPortName(nil, tag), t.relative(tag)
 			p = append(p, 0, 0, byte(relative>>8), byte(relative), 0, 0, 0, 0, 0, 0)
