@@ -35,11 +35,21 @@ type Config struct {
 	Targets     []Target // at least one
 	Discovery   iscsi.Auth
 
+	// Of a node in a cluster. Its LUNs, targets and hosts come from the catalog.
+	Cluster *Cluster          // nil: one of a pair that is configured by hand
+	Groups  map[string]uint16 // portal groups of all nodes, by name; nil: as the portals have them
+
 	// Warnings are what is not wrong, and not good either.
 	Warnings []string
 
 	common    Target // what targets have in common, or the only one
 	discovery proof
+}
+
+// Cluster is what a node that belongs to a cluster, or is to, has to itself.
+type Cluster struct {
+	Listen string // host:port for the other nodes
+	Socket string // path of the API's socket
 }
 
 // Log says what is logged, and how.
@@ -96,9 +106,11 @@ type LUN struct {
 	Number       uint16
 	Name         string
 	UUID         [16]byte
-	Size         int64 // bytes
-	ExtentSize   int64 // bytes
-	BlockSize    int64 // of the logical blocks that hosts see, bytes: 512 or 4096
+	NAA          [16]byte // zero: it is made from the UUID
+	Peer         string   // in a cluster: the node with the other replica; "": there is none
+	Size         int64    // bytes
+	ExtentSize   int64    // bytes
+	BlockSize    int64    // of the logical blocks that hosts see, bytes: 512 or 4096
 	Backing      string
 	Map          string
 	Preferred    string        // name of the node that wins ties

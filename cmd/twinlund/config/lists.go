@@ -120,7 +120,7 @@ func (e element) portal() (p Portal, err error) {
 // lun reads one LUN; what is left out gets its default.
 func (e element) lun(c *Config) (l LUN, err error) {
 	e.defaults(c)
-	l = LUN{Name: e["name"], Backing: e["backing"], Map: e["map"], Preferred: e["preferred"]}
+	l = LUN{Peer: c.Peer.Name, Name: e["name"], Backing: e["backing"], Map: e["map"], Preferred: e["preferred"]}
 	number, err := strconv.ParseUint(e["number"], 10, 14)
 	if err != nil {
 		return l, fmt.Errorf("number: %q is not a number from 0 to 16383", e["number"])

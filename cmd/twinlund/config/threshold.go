@@ -12,6 +12,9 @@ type Threshold struct {
 	Bytes   int64 // 0: none
 }
 
+// DefaultThreshold is what a LUN has if nothing else is said.
+var DefaultThreshold = Threshold{Percent: 10}
+
 // Of gives the threshold in bytes, where there are size bytes.
 func (t Threshold) Of(size int64) int64 {
 	if t.Percent == 0 {

@@ -17,7 +17,6 @@ import (
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/cmd/twinlund/status"
-	"github.com/twinlun/twinlun/replication"
 	"github.com/twinlun/twinlun/target/iscsi"
 	"github.com/twinlun/twinlun/target/scsi"
 )
@@ -29,28 +28,28 @@ type Daemon struct {
 	boot    [16]byte
 	log     *slog.Logger
 	sockets *sockets
-	node    *replication.Node
-	link    *replication.Link
 	device  *scsi.Device
 	server  *iscsi.Server
 	page    *http.Server // nil: no status page
 
 	changing sync.Mutex                  // held by Reload and Stop
 	targets  map[targetName]*scsi.Target // under changing
+	peers    map[string]*peer            // under changing and mu; by node
 	mu       sync.Mutex
 	cfg      *config.Config // under mu; itself never changed
 	luns     []*lun         // under mu
 
-	failed chan error // what ends the daemon from inside, first first
+	failed chan error      // what ends the daemon from inside, first first
+	ctx    context.Context // ends when the peers are to be left
 	unlink context.CancelFunc
-	linked sync.WaitGroup // the link's Run
-	tasks  sync.WaitGroup // everything else that Start has started
+	tasks  sync.WaitGroup // everything that Start has started, but the links
 }
 
 // Start makes a node and lets it run.
 func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8),
-		targets: map[targetName]*scsi.Target{}}
+		targets: map[targetName]*scsi.Target{}, peers: map[string]*peer{}}
+	d.ctx, d.unlink = context.WithCancel(context.Background())
 	err := d.assemble()
 	for _, l := range d.luns {
 		if err == nil {
@@ -58,6 +57,7 @@ func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error
 		}
 	}
 	if err != nil {
+		d.unlink()
 		d.sockets.close()
 		for _, l := range d.luns {
 			err = errors.Join(err, l.close())
@@ -76,7 +76,9 @@ func (d *Daemon) assemble() (err error) {
 	if d.boot, err = bootID(); err != nil {
 		return err
 	}
-	d.node = replication.NewNode(d.log)
+	if err := d.addPeer(d.cfg.Peer.Name, d.linkConfig()); err != nil {
+		return err
+	}
 	d.device = newDevice(d.cfg, d.log)
 	for _, c := range d.cfg.LUNs {
 		if err := d.openLUN(d.cfg, c); err != nil {
@@ -87,9 +89,6 @@ func (d *Daemon) assemble() (err error) {
 		if err := d.addTarget(d.cfg, &d.cfg.Targets[i]); err != nil {
 			return err
 		}
-	}
-	if d.link, err = replication.NewLink(d.linkConfig(), d.node); err != nil {
-		return err
 	}
 	if d.server, err = iscsi.New(iscsi.Config{
 		Targets:     d.initiators(d.cfg),
@@ -108,7 +107,7 @@ func (d *Daemon) assemble() (err error) {
 
 // openLUN opens a LUN and lets initiators see it.
 func (d *Daemon) openLUN(cfg *config.Config, c config.LUN) error {
-	l, err := openLUN(cfg, c, d.node, d.device, d.boot, d.log)
+	l, err := openLUN(cfg, c, d.nodeOf(&c), d.device, d.boot, d.log)
 	if err != nil {
 		return err
 	}
@@ -140,32 +139,12 @@ func (d *Daemon) all() []*lun {
 	return slices.Clone(d.luns)
 }
 
-// linkConfig is the link's part of the configuration.
-func (d *Daemon) linkConfig() replication.LinkConfig {
-	p := &d.cfg.Peer
-	c := replication.LinkConfig{
-		Self: d.cfg.Node, Peer: p.Name, Token: replication.LinkToken(p.Token.Reveal()),
-		Streams: p.Streams, Compress: p.Compress, Heartbeat: p.Heartbeat, Dead: p.DeadAfter,
-		Log: d.log,
-	}
-	if d.sockets.peer != nil {
-		c.Listener = d.sockets.peer
-	} else {
-		c.Address = p.Address
-	}
-	return c
-}
-
 // run starts the tasks: the link, a server for each listener, the status page.
 func (d *Daemon) run() {
-	ctx, cancel := context.WithCancel(context.Background())
-	d.unlink = cancel
-	d.linked.Go(func() {
-		if err := d.link.Run(ctx); err != nil && ctx.Err() == nil {
-			d.fail(fmt.Errorf("link to %s: %w", d.config().Peer.Name, err))
-		}
-	})
-	d.tasks.Go(func() { d.watchSpace(ctx) })
+	for _, p := range d.peers {
+		d.link(p)
+	}
+	d.tasks.Go(func() { d.watchSpace(d.ctx) })
 	for _, l := range d.sockets.iscsi {
 		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
@@ -205,7 +184,9 @@ func (d *Daemon) Stop(ctx context.Context) error {
 		err = fmt.Errorf("end the sessions of initiators: %w", err)
 	}
 	d.unlink()
-	d.linked.Wait()
+	for _, p := range d.peers {
+		p.running.Wait()
+	}
 	for _, l := range d.all() {
 		err = errors.Join(err, l.close())
 	}

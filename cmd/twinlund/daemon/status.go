@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"encoding/hex"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +20,15 @@ func (d *Daemon) Status() status.Status {
 	cfg := d.config()
 	s := status.Status{
 		Node: cfg.Node, Version: d.version, PID: os.Getpid(),
-		Link: linkStatus(cfg.Peer.Name, d.link.Stats()), Memory: resident(),
+		Memory: resident(),
+	}
+	d.mu.Lock()
+	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
+		s.Links = append(s.Links, linkStatus(name, d.peers[name].link.Stats()))
+	}
+	d.mu.Unlock()
+	if len(s.Links) > 0 {
+		s.Link = s.Links[0]
 	}
 	for _, l := range d.all() {
 		s.LUNs = append(s.LUNs, l.status())

@@ -22,7 +22,8 @@ type Status struct {
 	Node    string `json:"node"`
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
-	Link    Link   `json:"link"`
+	Link    Link   `json:"link"` // the first one
+	Links   []Link `json:"links"`
 	LUNs    []LUN  `json:"luns"`
 	Memory  int64  `json:"memory"` // resident, bytes
 }
