@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
@@ -10,6 +11,43 @@ import (
 
 // check finds what is missing, and what does not go together.
 func (c *Config) check() error {
+	if c.byHand() == "" {
+		return c.inCluster()
+	}
+	return c.checkPair()
+}
+
+// byHand names a setting that only a node of a pair has, which is configured by hand; "":
+// the node belongs to a cluster, or is to.
+func (c *Config) byHand() string {
+	switch {
+	case c.Peer.Name != "":
+		return "peer.name"
+	case len(c.LUNs) > 0:
+		return "luns"
+	case c.common.IQN != "" || len(c.Targets) > 1:
+		return "iscsi.iqn, or targets"
+	case len(c.common.Hosts) > 0:
+		return "hosts"
+	}
+	return ""
+}
+
+// inCluster makes the configuration that of a node whose LUNs, targets and hosts come from
+// the catalog of its cluster.
+func (c *Config) inCluster() error {
+	if c.Node != "" {
+		return errors.New("node: a node of a cluster gets its name from twinlun init or twinlun join; a node of a pair, which is configured by hand, has a peer.name, too")
+	}
+	if c.cluster.Socket == "" {
+		c.cluster.Socket = filepath.Join(c.DataDir, "api.sock")
+	}
+	c.Cluster, c.Targets, c.LUNs = &c.cluster, nil, nil
+	return nil
+}
+
+// checkPair is check for a node of a pair.
+func (c *Config) checkPair() error {
 	for _, need := range []struct {
 		key, value, hint string
 	}{

@@ -42,6 +42,7 @@ type Config struct {
 	// Warnings are what is not wrong, and not good either.
 	Warnings []string
 
+	cluster   Cluster
 	common    Target // what targets have in common, or the only one
 	discovery proof
 }

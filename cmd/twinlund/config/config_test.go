@@ -104,7 +104,7 @@ func TestOrder(t *testing.T) {
 // and says what would do.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
-		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are data-dir, discovery, hosts, iscsi, log, luns, node`},
+		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are cluster, data-dir, discovery, hosts, iscsi, log, luns, node`},
 		{"portal-group: 1", "portal-gruop: 1", `unknown key "iscsi.portal-gruop"; allowed in iscsi are alias, iqn`},
 		{"group: 2", "tag: 2", `unknown key "tag"; allowed in iscsi.portals, entry 2, are address, group`},
 		{"size: 10GiB", "sise: 10GiB", `unknown key "sise"; allowed in luns, entry 1, are backing`},
@@ -170,7 +170,7 @@ func TestPortals(t *testing.T) {
 
 func TestEnvironmentErrors(t *testing.T) {
 	for env, want := range map[string]string{
-		"TWINLUN_PEER_STREAM=3":    "unknown variable TWINLUN_PEER_STREAM; allowed are TWINLUN_CONFIG, TWINLUN_DATA_DIR",
+		"TWINLUN_PEER_STREAM=3":    "unknown variable TWINLUN_PEER_STREAM; allowed are TWINLUN_CLUSTER_LISTEN, TWINLUN_CLUSTER_SOCKET, TWINLUN_CONFIG, TWINLUN_DATA_DIR",
 		"TWINLUN_PEER_STREAMS=x":   "environment TWINLUN_PEER_STREAMS: peer.streams: \"x\"",
 		"TWINLUN_LOG_LEVEL=silent": "is none of debug, info, warn, error",
 	} {

@@ -47,6 +47,11 @@ func Settings() []Setting {
 		{"status.listen", "", "loopback host:port of the status page; empty: none",
 			func(c *Config, v string) error { c.Status.Listen = v; return checkLoopback(v) }},
 
+		{"cluster.listen", ":7480", "host:port for the other nodes of the cluster",
+			func(c *Config, v string) error { c.cluster.Listen = v; return checkAddress(v) }},
+		{"cluster.socket", "", "socket of the API, for twinlun; empty: api.sock in data-dir",
+			func(c *Config, v string) error { c.cluster.Socket = v; return nil }},
+
 		{"iscsi.iqn", "", "iSCSI name of the only target, the same at both nodes; for several there is the list targets",
 			func(c *Config, v string) error { c.common.IQN = v; return checkIQN(v) }},
 		{"iscsi.alias", "", "a name for people, shown to initiators",

@@ -34,6 +34,7 @@ type Daemon struct {
 
 	changing sync.Mutex                  // held by Reload and Stop
 	targets  map[targetName]*scsi.Target // under changing
+	cluster  *cluster                    // nil: one of a pair that is configured by hand
 	peers    map[string]*peer            // under changing and mu; by node
 	mu       sync.Mutex
 	cfg      *config.Config // under mu; itself never changed

@@ -29,9 +29,14 @@ func (f *files) close() error {
 	return errors.Join(f.store.Close(), f.file.Close(), f.journal.Close())
 }
 
+// beside is a file of the LUN that stands beside its map, under the same name.
+func beside(l *config.LUN, suffix string) string {
+	return strings.TrimSuffix(l.Map, filepath.Ext(l.Map)) + suffix
+}
+
 // journalFile is where a LUN's journal of atomic writes is: beside the map.
 func journalFile(l *config.LUN) string {
-	return filepath.Join(filepath.Dir(l.Map), l.Name+".journal")
+	return beside(l, ".journal")
 }
 
 // openFiles opens the replica, its map file and its journal, or makes them for a new LUN:

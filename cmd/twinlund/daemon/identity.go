@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
-	"path/filepath"
+	"maps"
 	"slices"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
@@ -29,7 +29,7 @@ func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 			Disk:           l.vol,
 			Twin:           l,
 			Sanitizer:      l.sanitizer,
-			NAA:            naa(c.UUID),
+			NAA:            naaOf(&c),
 			Serial:         config.FormatUUID(c.UUID),
 			Reservations:   reservations,
 			PreferredGroup: groupOf(cfg, c.Preferred),
@@ -48,12 +48,18 @@ func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 // reservationsFile is where a LUN's persistent reservations are kept while an
 // initiator wants them to outlive this process: beside the map.
 func reservationsFile(l *config.LUN) string {
-	return filepath.Join(filepath.Dir(l.Map), l.Name+".reservations")
+	return beside(l, ".reservations")
 }
 
 // portGroups are the target port groups of both nodes. A portal group is a target
 // port of each target, and the only one of its group; those of the peer are not ours.
 func portGroups(c *config.Config) (all []scsi.PortGroup) {
+	if c.Groups != nil {
+		for _, tag := range slices.Sorted(maps.Values(c.Groups)) {
+			all = append(all, scsi.PortGroup{ID: tag, Ports: []uint16{tag}, Remote: tag != c.PortalGroup})
+		}
+		return all
+	}
 	tags := []uint16{c.PortalGroup}
 	for _, t := range c.Targets {
 		for _, p := range t.Portals {
@@ -72,6 +78,9 @@ func groupOf(cfg *config.Config, node string) (group uint16) {
 	if node == cfg.Node {
 		return cfg.PortalGroup
 	}
+	if cfg.Groups != nil {
+		return cfg.Groups[node]
+	}
 	for _, g := range portGroups(cfg) {
 		if g.Remote && group != 0 {
 			return 0
@@ -80,6 +89,14 @@ func groupOf(cfg *config.Config, node string) (group uint16) {
 		}
 	}
 	return group
+}
+
+// naaOf is the LUN's identifier: that of the catalog, or one made from its UUID.
+func naaOf(c *config.LUN) [16]byte {
+	if c.NAA != [16]byte{} {
+		return c.NAA
+	}
+	return naa(c.UUID)
 }
 
 // naa is the LUN's identifier, the same at both nodes, as it comes from the UUID

@@ -27,7 +27,6 @@ const tryAgain = 10 * time.Second
 // opened anew any number of times, to grow.
 type lun struct {
 	// Fixed by openLUN.
-	node      *replication.Node
 	preferred bool
 	boot      [16]byte
 	rate      int64
@@ -43,8 +42,9 @@ type lun struct {
 	cancel    context.CancelCauseFunc
 	tasks     sync.WaitGroup // grow
 
-	changing sync.Mutex // held while the replica is closed and opened anew
-	closed   bool       // under changing
+	changing sync.Mutex        // held while the replica is closed and opened anew, or moved
+	closed   bool              // under changing
+	node     *replication.Node // under changing
 
 	mu struct {
 		sync.Mutex
@@ -73,6 +73,8 @@ func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *s
 // start puts the LUN's replica on the link. If the LUN is to be larger than it is, it
 // grows from then on.
 func (l *lun) start() error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
 	if err := l.node.Add(l.replica()); err != nil {
 		return err
 	}
@@ -151,19 +153,27 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 // less if there are so many LUNs that together they would fill the link's queue.
 func copyWindow(luns int) int64 { return min(16<<20, 128<<20/int64(luns)) }
 
-// enlarge sets the LUN's size, in bytes, and begins to grow.
-func (l *lun) enlarge(size int64) {
-	l.mu.Lock()
-	l.mu.cfg.Size = size
-	l.mu.Unlock()
-	l.spawn(l.grow)
-}
-
-// watch sets how much space the LUN should have at least.
-func (l *lun) watch(t config.Threshold) {
+// become takes what the LUN is to be. What differs in its replica counts when that is
+// opened the next time.
+func (l *lun) become(c config.LUN) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.cfg.Space = t
+	l.mu.cfg = c
+}
+
+// move has another node lead the LUN's replica to its peer.
+func (l *lun) move(node *replication.Node) {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	if l.closed {
+		return
+	}
+	r := l.replica()
+	l.node.Remove(r)
+	l.node = node
+	if err := node.Add(r); err != nil {
+		l.log.Error("the LUN is not linked with its peer", "err", err)
+	}
 }
 
 // grow makes room for the LUN's size at this node, and tells the peer, until it is

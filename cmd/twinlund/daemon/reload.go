@@ -48,6 +48,7 @@ func restartNeeded(now, next *config.Config) (names []string) {
 		{"iscsi.portal-group, or the groups of portals", portGroups(now), portGroups(next)},
 		{"iscsi.ping-timeout", now.PingTimeout, next.PingTimeout},
 		{"peer", now.Peer, next.Peer},
+		{"cluster", now.Cluster, next.Cluster},
 	} {
 		if !reflect.DeepEqual(s.now, s.next) {
 			names = append(names, s.name)
@@ -60,14 +61,15 @@ func restartNeeded(now, next *config.Config) (names []string) {
 type plan struct {
 	open  []door // which listen, and are not served yet
 	leave []*lun
-	grow  map[*lun]int64 // to bytes
-	watch map[*lun]config.Threshold
+	stay  map[*lun]config.LUN // what they are to be; they grow if that is larger
 	come  []config.LUN
 }
 
-// compare finds out what the LUNs of the next configuration ask for.
+// compare finds out what the LUNs of the next configuration ask for. At a node of a
+// cluster, a LUN of which something differs that cannot change while it is open leaves and
+// comes again.
 func (d *Daemon) compare(next *config.Config) (p plan, err error) {
-	p.grow, p.watch = map[*lun]int64{}, map[*lun]config.Threshold{}
+	p.stay = map[*lun]config.LUN{}
 	p.come = slices.Clone(next.LUNs)
 	for _, l := range d.all() {
 		now := l.config()
@@ -77,20 +79,31 @@ func (d *Daemon) compare(next *config.Config) (p plan, err error) {
 			continue
 		}
 		want := p.come[i]
+		if d.cluster != nil && !same(now, want, true) {
+			p.leave = append(p.leave, l)
+			continue
+		}
 		p.come = slices.Delete(p.come, i, i+1)
-		same := want
-		same.Size, same.Space = now.Size, now.Space
-		p.watch[l] = want.Space
+		p.stay[l] = want
 		switch {
-		case same != now:
+		case !same(now, want, d.cluster != nil):
 			return p, fmt.Errorf("LUN %d (%s): only its size and its space-threshold can change while twinlund runs; restart it, or take that back", now.Number, now.Name)
 		case want.Size < now.Size:
 			return p, fmt.Errorf("LUN %d (%s): its size is %d bytes, and it is configured with %d: a LUN can grow, and does not shrink", now.Number, now.Name, now.Size, want.Size)
-		case want.Size > now.Size:
-			p.grow[l] = want.Size
 		}
 	}
 	return p, nil
+}
+
+// same tells whether a LUN can become another one while it is open. In a cluster more of
+// it may change.
+func same(now, want config.LUN, inCluster bool) bool {
+	want.Size, want.Space = now.Size, now.Space
+	if inCluster {
+		want.Name, want.Preferred, want.Peer = now.Name, now.Preferred, now.Peer
+		want.ServeStale, want.ColdAfter = now.ServeStale, now.ColdAfter
+	}
+	return now == want
 }
 
 // apply does it. One LUN's failure does not keep the others from what they need.
@@ -107,12 +120,8 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 	for _, l := range p.leave {
 		errs = append(errs, d.remove(l))
 	}
-	for l, t := range p.watch {
-		l.watch(t)
-		d.lookAtSpace(l)
-	}
-	for l, size := range p.grow {
-		l.enlarge(size)
+	for l, c := range p.stay {
+		errs = append(errs, d.change(l, c, next))
 	}
 	for _, c := range p.come {
 		err := d.openLUN(next, c)
@@ -123,6 +132,20 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 		errs = append(errs, err)
 	}
 	return errs
+}
+
+// change makes an open LUN what it is to be.
+func (d *Daemon) change(l *lun, want config.LUN, cfg *config.Config) error {
+	now := l.config()
+	l.become(want)
+	if want.Peer != now.Peer {
+		l.move(d.nodeOf(&want))
+	}
+	if want.Size > now.Size {
+		l.spawn(l.grow)
+	}
+	d.lookAtSpace(l)
+	return d.device.Prefer(want.Number, groupOf(cfg, want.Preferred))
 }
 
 // remove takes a LUN away from initiators, and stops it. Its files stay.

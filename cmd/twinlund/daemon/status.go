@@ -55,7 +55,7 @@ func counts(of [wire.Kinds]replication.LinkCount) map[string]status.Count {
 
 func (l *lun) status() status.LUN {
 	cfg := l.config()
-	r, id := l.replica().Status(), naa(cfg.UUID)
+	r, id := l.replica().Status(), naaOf(&cfg)
 	return status.LUN{
 		Number: cfg.Number, Name: cfg.Name, NAA: hex.EncodeToString(id[:8]), Serial: config.FormatUUID(cfg.UUID),
 		Size: l.vol.Size(), Backing: cfg.Backing, Map: cfg.Map,

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/twinlun/twinlun/target/sanitize"
 	"github.com/twinlun/twinlun/target/scsi"
@@ -12,7 +11,7 @@ import (
 func (l *lun) openSanitizer() (err error) {
 	c := l.config()
 	l.sanitizer, err = sanitize.Open(sanitize.Config{
-		Path:      filepath.Join(filepath.Dir(c.Map), c.Name+".sanitize"),
+		Path:      beside(&c, ".sanitize"),
 		LUN:       c.UUID,
 		Disk:      l.vol,
 		BlockSize: int(c.BlockSize),
