@@ -11,7 +11,8 @@ import (
 // goroutines, two for each direction, end before it.
 type conn struct {
 	line *Line
-	a    net.Conn
+	way  *way
+	near net.Conn // of who has connected
 	// Ends with the connection, before its sockets are closed.
 	ctx context.Context
 	end context.CancelFunc
@@ -20,15 +21,15 @@ type conn struct {
 	stop context.CancelFunc
 
 	mu     sync.Mutex
-	b      net.Conn // nil: not connected yet
+	far    net.Conn // nil: not connected yet
 	closed bool
 }
 
-func newConn(l *Line, a net.Conn) *conn {
-	c := &conn{line: l, a: a}
+func newConn(l *Line, w *way, near net.Conn) *conn {
+	c := &conn{line: l, way: w, near: near}
 	c.ctx, c.end = context.WithCancel(l.ctx)
 	c.live, c.stop = context.WithCancel(c.ctx)
-	shrinkBuffers(a)
+	shrinkBuffers(near)
 	return c
 }
 
@@ -43,19 +44,19 @@ func shrinkBuffers(s net.Conn) {
 // run lets the bytes through until both directions have ended.
 func (c *conn) run() {
 	defer c.close(false)
-	forth, back := newPipe(c, AToB), newPipe(c, BToA)
+	forth, back := newPipe(c, c.way.out), newPipe(c, 1-c.way.out)
 	waiting, giveUp := context.WithCancel(c.live)
 	var all sync.WaitGroup
 	all.Go(func() {
-		forth.fill(c.a)
+		forth.fill(c.near)
 		giveUp()
 	})
-	if b := c.connect(waiting); b != nil {
+	if far := c.connect(waiting); far != nil {
 		forth.connected.Store(true)
 		back.connected.Store(true)
-		all.Go(func() { back.fill(b) })
-		all.Go(func() { back.drain(c.a) })
-		forth.drain(b)
+		all.Go(func() { back.fill(far) })
+		all.Go(func() { back.drain(c.near) })
+		forth.drain(far)
 	} else if c.live.Err() == nil {
 		c.close(true)
 	}
@@ -72,24 +73,24 @@ func (c *conn) connect(waiting context.Context) net.Conn {
 		}
 	}
 	d := net.Dialer{Timeout: dialTimeout}
-	b, err := d.DialContext(c.live, "tcp", c.line.cfg.Target)
+	far, err := d.DialContext(c.live, "tcp", c.way.target)
 	if err != nil {
-		c.line.cfg.Log.Debug("link emulator: target does not answer", "target", c.line.cfg.Target, "error", err)
+		c.line.cfg.Log.Debug("link emulator: target does not answer", "target", c.way.target, "error", err)
 		return nil
 	}
-	shrinkBuffers(b)
-	return c.adopt(b)
+	shrinkBuffers(far)
+	return c.adopt(far)
 }
 
-func (c *conn) adopt(b net.Conn) net.Conn {
+func (c *conn) adopt(far net.Conn) net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		b.Close()
+		far.Close()
 		return nil
 	}
-	c.b = b
-	return b
+	c.far = far
+	return far
 }
 
 // close ends the connection, with a RST instead of a FIN if reset.
@@ -101,7 +102,7 @@ func (c *conn) close(reset bool) {
 		return
 	}
 	c.closed = true
-	for _, s := range []net.Conn{c.a, c.b} {
+	for _, s := range []net.Conn{c.near, c.far} {
 		if tcp, ok := s.(*net.TCPConn); ok && reset {
 			tcp.SetLinger(0)
 		}
@@ -116,7 +117,7 @@ func (c *conn) freeze() {
 	c.stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range []net.Conn{c.a, c.b} {
+	for _, s := range []net.Conn{c.near, c.far} {
 		if s != nil {
 			s.SetWriteDeadline(time.Now()) // ends a write that is under way
 		}

@@ -3,6 +3,8 @@
 //
 //	A ── connects to ──► Listen ══ delay, rate, cuts ══► Target ── B
 //
+// A second way, over the same line, lets B connect to A.
+//
 // Each direction is a lane of its own. All connections share its rate, in turns
 // of about a millisecond, and each connection's bytes keep their order. A lane
 // takes in what its line can hold (rate × delay, and some more) and then lets TCP
@@ -39,8 +41,15 @@ const socketBuffer = 256 << 10
 type Config struct {
 	Listen string // host:port; port 0: any
 	Target string // host:port
+	Back   Way    // for connections from B to A; zero: there are none
 	State  State  // to begin with
 	Log    *slog.Logger
+}
+
+// Way is where connections come in, and where they lead.
+type Way struct {
+	Listen string // host:port; port 0: any
+	Target string // host:port
 }
 
 // State is what can be set while the line is in use.
@@ -73,7 +82,7 @@ func (s State) Check() error {
 type Line struct {
 	// Fixed by Start.
 	cfg    Config
-	ln     net.Listener
+	ways   []*way
 	lanes  [2]*lane // by Direction
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -91,25 +100,58 @@ func Start(cfg Config) (*Line, error) {
 	if err := cfg.State.Check(); err != nil {
 		return nil, fmt.Errorf("link emulator: %w", err)
 	}
-	ln, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("link emulator to %s: %w", cfg.Target, err)
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	l := &Line{cfg: cfg, ln: ln, conns: make(map[*conn]struct{})}
+	l := &Line{cfg: cfg, conns: make(map[*conn]struct{})}
+	if err := l.listen(); err != nil {
+		return nil, err
+	}
 	l.slabs.New = func() any { return new([slabSize]byte) }
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	for d := range l.lanes {
 		l.lanes[d] = newLane(Direction(d), cfg.State)
 	}
-	l.running.Go(l.accept)
+	for _, w := range l.ways {
+		l.running.Go(func() { l.accept(w) })
+	}
 	return l, nil
 }
 
+// way is a Way that listens.
+type way struct {
+	ln     net.Listener
+	target string
+	out    Direction // of what who connects sends
+}
+
+func (l *Line) listen() error {
+	for d, w := range []Way{{l.cfg.Listen, l.cfg.Target}, l.cfg.Back} {
+		if w == (Way{}) {
+			continue
+		}
+		ln, err := net.Listen("tcp", w.Listen)
+		if err != nil {
+			l.hangUp()
+			return fmt.Errorf("link emulator to %s: %w", w.Target, err)
+		}
+		l.ways = append(l.ways, &way{ln, w.Target, Direction(d)})
+	}
+	return nil
+}
+
+func (l *Line) hangUp() (err error) {
+	for _, w := range l.ways {
+		err = errors.Join(err, w.ln.Close())
+	}
+	return err
+}
+
 // Addr is where the line's end A is: host:port.
-func (l *Line) Addr() string { return l.ln.Addr().String() }
+func (l *Line) Addr() string { return l.ways[0].ln.Addr().String() }
+
+// BackAddr is where its end B is, if it has a way back.
+func (l *Line) BackAddr() string { return l.ways[1].ln.Addr().String() }
 
 // State is what was set last.
 func (l *Line) State() State {
@@ -154,7 +196,7 @@ func (l *Line) Flip(d Direction, skip int64) { l.lanes[d].flip(skip) }
 // Close breaks all connections, and returns when nothing of the line is left.
 func (l *Line) Close() error {
 	l.cancel()
-	err := l.ln.Close()
+	err := l.hangUp()
 	l.Reset()
 	l.running.Wait()
 	return err
@@ -169,10 +211,10 @@ func (l *Line) present() (all []*conn) {
 	return all
 }
 
-// accept owns the listener. It ends with it.
-func (l *Line) accept() {
+// accept owns a listener. It ends with it.
+func (l *Line) accept(w *way) {
 	for {
-		a, err := l.ln.Accept()
+		near, err := w.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -181,13 +223,13 @@ func (l *Line) accept() {
 			sleep(l.ctx, 50*time.Millisecond)
 			continue
 		}
-		l.open(a)
+		l.open(w, near)
 	}
 }
 
 // open takes a connection in and runs it.
-func (l *Line) open(a net.Conn) {
-	c := newConn(l, a)
+func (l *Line) open(w *way, near net.Conn) {
+	c := newConn(l, w, near)
 	l.mu.Lock()
 	full := len(l.conns) >= maxConns
 	if !full {

@@ -390,3 +390,42 @@ func benchThroughput(b *testing.B, s State) {
 		b.Fatalf("%d bytes, %v", n, err)
 	}
 }
+
+// TestWayBack connects from B to A: what B sends takes the lane to A, which a cut of that
+// lane holds, and a cut of the other one does not.
+func TestWayBack(t *testing.T) {
+	target, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	l, err := Start(Config{Listen: "127.0.0.1:0", Target: "127.0.0.1:1", Back: Way{"127.0.0.1:0", target.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b, err := net.DialTimeout("tcp", l.BackAddr(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	a, err := target.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.SetDeadline(time.Now().Add(patience))
+	if err := l.Set(State{Cut: CutAToB}); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 5)
+	if _, err := b.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(a, got); err != nil || string(got) != "hello" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if s := l.Stats(); s.Lanes[BToA].Bytes != 5 || s.Lanes[AToB].Bytes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
