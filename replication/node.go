@@ -13,7 +13,8 @@ import (
 
 // Node leads one link to the replicas of its LUNs: it is the link's handler.
 type Node struct {
-	log *slog.Logger
+	log   *slog.Logger
+	beats Beats // nil: the two nodes are no cluster
 
 	mu       sync.Mutex
 	replicas map[uint32]*Replica // by LUN
@@ -22,9 +23,27 @@ type Node struct {
 
 var _ LinkHandler = (*Node)(nil)
 
+// Beats takes the heartbeats of two nodes that are a cluster: the messages that belong to
+// no LUN. Its methods do not block.
+type Beats interface {
+	// Up: there is a connection. It comes before the replicas hear of it.
+	Up(c LinkConn)
+	// Beat is a wire.LeaseRequest or wire.LeaseGrant that came over it.
+	Beat(c LinkConn, m wire.Message)
+	// Down: it is gone. It comes after the replicas have heard of it.
+	Down(c LinkConn)
+}
+
 // NewNode makes a node without replicas.
 func NewNode(log *slog.Logger) *Node {
 	return &Node{log: log, replicas: map[uint32]*Replica{}}
+}
+
+// NewClusterNode makes one that leads heartbeats, too.
+func NewClusterNode(log *slog.Logger, beats Beats) *Node {
+	n := NewNode(log)
+	n.beats = beats
+	return n
 }
 
 var errReplicasChanged = errors.New("the LUNs of the node have changed: it joins anew")
@@ -78,6 +97,9 @@ func (n *Node) Up(c LinkConn) {
 	list := n.sortedLocked()
 	n.mu.Unlock()
 	n.log.Info("the link is up", "peer", c.Peer(), "bulk streams", c.Streams())
+	if n.beats != nil {
+		n.beats.Up(c)
+	}
 	for _, r := range list {
 		r.up(c)
 	}
@@ -85,6 +107,13 @@ func (n *Node) Up(c LinkConn) {
 
 // Control implements LinkHandler.
 func (n *Node) Control(c LinkConn, lun uint32, m wire.Message) {
+	switch m.(type) {
+	case *wire.LeaseRequest, *wire.LeaseGrant:
+		if n.beats != nil {
+			n.beats.Beat(c, m)
+		}
+		return
+	}
 	if r := n.find(lun, m); r != nil {
 		r.control(c, m)
 	}
@@ -118,5 +147,8 @@ func (n *Node) Down(c LinkConn, err error) {
 	n.log.Warn("the link is down", "peer", c.Peer(), "err", err)
 	for _, r := range list {
 		r.down(err)
+	}
+	if n.beats != nil {
+		n.beats.Down(c)
 	}
 }

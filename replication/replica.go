@@ -61,6 +61,9 @@ type ReplicaConfig struct {
 	Before *Replica
 
 	Twin Twin // what hears the peer's Tells; nil: nothing does
+	// Joined is called when the two replicas have been joined, or are not any more: see
+	// Replica.Joined. It must not block, nor call the replica. nil: nobody wants to know.
+	Joined func()
 
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
@@ -102,6 +105,7 @@ type Replica struct {
 	engine   *coherence.Engine
 	events   []coherence.Event // for the Step loop that is running
 	stepping bool
+	joined   bool // as it was told to ReplicaConfig.Joined
 	now      collectsNow
 	ops      uint64
 	requests map[uint64]*wait
@@ -289,6 +293,12 @@ func (r *Replica) stepLocked(ev coherence.Event) {
 	clear(r.events)
 	r.events = r.events[:0]
 	r.stepping = false
+	if now := r.engine.Joined(); now != r.joined {
+		r.joined = now
+		if r.cfg.Joined != nil {
+			r.cfg.Joined()
+		}
+	}
 }
 
 func (r *Replica) actLocked(a coherence.Action) {

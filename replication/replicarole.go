@@ -32,6 +32,14 @@ func (r *Replica) SetRole(role coherence.Role) (joined bool, err error) {
 	return r.engine.Joined(), nil
 }
 
+// Joined tells whether the two replicas are joined, durably at both, and the number of the
+// join.
+func (r *Replica) Joined() (join uint64, yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.engine.LastJoin(), r.engine.Joined() && !r.closing
+}
+
 // Era goes up whenever the other node may have served the LUN alone. A host command
 // that began in another era must not be answered: what it has read may be out of date,
 // what it has written may have been given up.

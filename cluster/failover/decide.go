@@ -65,7 +65,7 @@ func (m *Machine) setRole(l *lun) {
 func (m *Machine) roleOf(l *lun) Role {
 	switch {
 	case l.behind() && l.memo.What == Alone:
-		return Role{l.memo.Term, ByItself, Always}
+		return Role{Term: l.memo.Term, Serve: ByItself, When: Always, Free: true}
 	case l.behind(), l.leaving:
 		return Role{Term: l.term}
 	case !l.mine:
@@ -74,11 +74,11 @@ func (m *Machine) roleOf(l *lun) Role {
 		}
 		return Role{Term: l.term}
 	case l.free:
-		return Role{l.term, ByItself, Always}
+		return Role{Term: l.term, Serve: ByItself, When: Always, Free: true}
 	}
-	r := Role{l.term, Together, Hold}
+	r := Role{Term: l.term, Serve: Together}
 	if l.alone() {
-		r.Serve = ByItself
+		r.Serve, r.Tied = ByItself, l.offered
 	}
 	if m.covers(l) {
 		r.When = Leased

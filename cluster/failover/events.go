@@ -152,6 +152,13 @@ type Role struct {
 	Term  uint64
 	Serve Serve
 	When  When
+	// Tied: this node serves by itself, and has, or may have, proposed that both serve.
+	// Should the replicas part now, it must not go on without the other one: that may
+	// have learned of the decision already.
+	Tied bool
+	// Free: this node serves by itself, and the other one answers no host any more,
+	// whatever becomes of it. Only then may it go on without the other's replica.
+	Free bool
 }
 
 // Serve is with whom a node serves.

@@ -15,6 +15,7 @@ func (m *Machine) ask() {
 
 // asked answers a request, if this node may.
 func (m *Machine) asked(r Request) {
+	m.askBack()
 	withheld := m.withheld()
 	if m.applied == 0 || withheld && m.cfg.mutation != grantsOn {
 		return
@@ -31,6 +32,23 @@ func (m *Machine) asked(r Request) {
 	}
 	m.do(Answer{g})
 }
+
+// askBack asks, too, if this node waits for a lease: the other one is there, and asks when
+// it has learned of a new term. But not at once again and again.
+func (m *Machine) askBack() {
+	if len(m.sent) > 0 && m.now < m.sent[len(m.sent)-1].at+Time(m.settings.Heartbeat)/askBackPart {
+		return
+	}
+	for _, l := range m.luns {
+		if l.mine && !l.free && !m.covers(l) {
+			m.nextAsk = m.now
+			return
+		}
+	}
+}
+
+// askBackPart: the pause before askBack asks, in parts of a heartbeat.
+const askBackPart = 8
 
 // withheld tells whether this node must not answer: it has proposed to serve alone what
 // both serve, and waits for its last answer to run out; or it served alone before it was

@@ -378,5 +378,8 @@ func (e *Engine) ownAlone(ext uint64) {
 // Role is the last Role that is followed.
 func (e *Engine) Role() Role { return e.role }
 
+// LastJoin is the number of the last join in effect; 0: there was none.
+func (e *Engine) LastJoin() uint64 { return e.cfg.Committed }
+
 // Joined tells whether the two replicas are joined.
 func (e *Engine) Joined() bool { return e.join.phase == joined }

@@ -31,6 +31,7 @@ func samples() []Message {
 			{Outcome: FetchedShared, Blocks: Blocks{Extent: 2}}}},
 		&Clear{Ranges: ranges},
 		&Tell{ID: 1, Topic: 2, Body: []byte{3, 4}},
+		&LeaseRequest{Life: 1, Seq: 2}, &LeaseGrant{Life: 1, Seq: 2, Applied: 3, Decided: 3, Lease: 2e9},
 		&Told{ID: 1, Understood: true, Body: []byte{3, 4}},
 		&Copy{Seq: 1, Items: []Blocks{{Extent: 1, Present: dirtymap.MaskOf(0, 1), Data: block}}},
 		&CopyAck{Seq: 1},

@@ -34,6 +34,8 @@ const (
 	KindClear        Kind = 20
 	KindTell         Kind = 24
 	KindTold         Kind = 25
+	KindLeaseRequest Kind = 26
+	KindLeaseGrant   Kind = 27
 	KindCopy         Kind = 32
 	KindCopyAck      Kind = 33
 )
@@ -49,7 +51,8 @@ const (
 	HandshakeKinds KindSet = 1<<KindHello | 1<<KindRefuse
 	ControlKinds   KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong |
 		1<<KindJoinHello | 1<<KindJoinMap | 1<<KindJoinPrepared | 1<<KindJoinDone | 1<<KindJoinRefuse |
-		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear | 1<<KindTell | 1<<KindTold
+		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear | 1<<KindTell | 1<<KindTold |
+		1<<KindLeaseRequest | 1<<KindLeaseGrant
 	BulkKinds KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong | 1<<KindCopy | 1<<KindCopyAck
 )
 
@@ -95,6 +98,10 @@ func newMessage(k Kind) Message {
 		return new(Tell)
 	case KindTold:
 		return new(Told)
+	case KindLeaseRequest:
+		return new(LeaseRequest)
+	case KindLeaseGrant:
+		return new(LeaseGrant)
 	case KindCopy:
 		return new(Copy)
 	case KindCopyAck:
@@ -138,6 +145,10 @@ func (k Kind) String() string {
 		return "tell"
 	case KindTold:
 		return "told"
+	case KindLeaseRequest:
+		return "lease-request"
+	case KindLeaseGrant:
+		return "lease-grant"
 	case KindCopy:
 		return "copy"
 	case KindCopyAck:
