@@ -18,8 +18,11 @@ import (
 // itself.
 type FSM interface {
 	// Apply carries out a command, which must do the same at every node. index is its
-	// place in the list; result is for whoever has proposed it here.
-	Apply(cmd []byte, index uint64) (result any)
+	// place in the list; result is for whoever has proposed it here. An error means that
+	// this node cannot go on: nothing further is applied here, and the node says so to
+	// whoever asks what is. It still keeps the log and votes, and begins again with this
+	// very command when it is started anew.
+	Apply(cmd []byte, index uint64) (result any, err error)
 	// Snapshot holds on to the present state, at once. write is called later, while
 	// commands go on, or never.
 	Snapshot() (write func(w io.Writer) error, err error)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,16 +24,22 @@ const patience = 60 * time.Second
 
 // list is an FSM: the commands that were applied, each with its place.
 type list struct {
-	mu   sync.Mutex
-	Cmds []string
+	mu      sync.Mutex
+	Cmds    []string
+	unknown string // a command that it cannot apply
 }
 
-func (l *list) Apply(cmd []byte, index uint64) any {
+func (l *list) Apply(cmd []byte, index uint64) (any, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.unknown != "" && string(cmd) == l.unknown {
+		return nil, errUnknown
+	}
 	l.Cmds = append(l.Cmds, string(cmd))
-	return len(l.Cmds)
+	return len(l.Cmds), nil
 }
+
+var errUnknown = errors.New("a command that is not known here")
 
 func (l *list) Snapshot() (func(w io.Writer) error, error) {
 	cmds := l.all()

@@ -44,7 +44,8 @@ type machine struct {
 
 	mu      sync.Mutex
 	applied uint64
-	moved   chan struct{} // closed when applied grows
+	stopped error         // the FSM's, at the entry behind applied; nil: none
+	moved   chan struct{} // closed when applied grows, or stopped changes
 	waiting map[proposalID]chan any
 }
 
@@ -62,8 +63,8 @@ func newMachine(fsm FSM, log *slog.Logger) *machine {
 
 // Apply implements raft.FSM. What it returns is of no use: see await.
 func (m *machine) Apply(entry *raft.Log) any {
-	if entry.Index <= m.appliedIndex() {
-		return nil // by replay
+	if applied, err := m.progress(); entry.Index <= applied || err != nil {
+		return nil // by replay; or never
 	}
 	if len(entry.Data) < len(proposalID{}) {
 		m.log.Error("an entry of the raft log without a proposal id is passed over", "index", entry.Index)
@@ -72,11 +73,25 @@ func (m *machine) Apply(entry *raft.Log) any {
 	}
 	id := proposalID(entry.Data)
 	if !m.known[id] {
+		result, err := m.fsm.Apply(entry.Data[len(id):], entry.Index)
+		if err != nil {
+			m.stop(err)
+			return nil
+		}
 		m.remember(id)
-		m.answer(id, m.fsm.Apply(entry.Data[len(id):], entry.Index))
+		m.answer(id, result)
 	}
 	m.advance(entry.Index)
 	return nil
+}
+
+// stop applies nothing further: what came next would find another state than elsewhere.
+func (m *machine) stop(err error) {
+	m.log.Error("this node cannot follow the cluster any further", "error", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopped = err
+	m.moveLocked()
 }
 
 func (m *machine) remember(id proposalID) {
@@ -100,9 +115,20 @@ func (m *machine) answer(id proposalID, result any) {
 func (m *machine) advance(index uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.applied = index
+	m.applied, m.stopped = index, nil
+	m.moveLocked()
+}
+
+func (m *machine) moveLocked() {
 	close(m.moved)
 	m.moved = make(chan struct{})
+}
+
+// progress is the last entry applied here, and why there will be none behind it.
+func (m *machine) progress() (applied uint64, stopped error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.applied, m.stopped
 }
 
 // expect announces a proposal, before anybody is asked to commit it.
@@ -120,19 +146,21 @@ func (m *machine) expect(id proposalID) (result <-chan any, forget func()) {
 
 // appliedIndex is the last entry applied here.
 func (m *machine) appliedIndex() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.applied
+	applied, _ := m.progress()
+	return applied
 }
 
 // wait returns when an entry was applied here.
 func (m *machine) wait(ctx context.Context, index uint64) error {
 	for {
 		m.mu.Lock()
-		applied, moved := m.applied, m.moved
+		applied, stopped, moved := m.applied, m.stopped, m.moved
 		m.mu.Unlock()
 		if applied >= index {
 			return nil
+		}
+		if stopped != nil {
+			return fmt.Errorf("wait for entry %d, %d are applied: %w", index, applied, stopped)
 		}
 		select {
 		case <-moved:
@@ -144,6 +172,9 @@ func (m *machine) wait(ctx context.Context, index uint64) error {
 
 // Snapshot implements raft.FSM.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	if _, err := m.progress(); err != nil {
+		return nil, err // raft would take it for one of a later entry
+	}
 	write, err := m.fsm.Snapshot()
 	if err != nil {
 		return nil, err

@@ -145,6 +145,51 @@ func (n *Node) leaderApplied() (uint64, error) {
 	if err := leading(n.raft.Barrier(requestTime).Error()); err != nil {
 		return 0, err
 	}
+	return n.machine.progress()
+}
+
+const (
+	// awaitTime is how long a node that is asked for PeerApplied waits before it says
+	// that it is not there yet: less than what the one that asks has patience for.
+	awaitTime = 5 * time.Second
+	// awaitPause is between two such questions.
+	awaitPause = 100 * time.Millisecond
+)
+
+// PeerApplied returns when a node has applied the log up to an index. It goes on asking
+// until ctx ends.
+func (n *Node) PeerApplied(ctx context.Context, node string, index uint64) error {
+	if node == n.cfg.Identity.Name() {
+		return n.WaitApplied(ctx, index)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(n.ctx, func() { cancel(ErrClosed) })()
+	for {
+		_, err := n.peers.ask(ctx, node, askApplied, binary.BigEndian.AppendUint64(nil, index))
+		if err == nil {
+			return nil
+		}
+		pause := time.NewTimer(awaitPause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("wait until node %s has entry %d: %w", node, index, errors.Join(context.Cause(ctx), err))
+		case <-pause.C:
+		}
+	}
+}
+
+// awaitApplied answers another node's PeerApplied: nothing is said before it is true.
+func (n *Node) awaitApplied(ctx context.Context, body []byte) (uint64, error) {
+	if len(body) != 8 {
+		return 0, fmt.Errorf("an index of %d bytes", len(body))
+	}
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	if err := n.machine.wait(ctx, binary.BigEndian.Uint64(body)); err != nil {
+		return 0, err
+	}
 	return n.machine.appliedIndex(), nil
 }
 

@@ -36,6 +36,7 @@ const (
 	askSync    = 2 // nothing; the answer is the index that is applied at the leader
 	askMember  = 3 // see members.go; the answer is 0, u64
 	askRenew   = 4 // nothing; the answer is a certificate for who asks, DER
+	askApplied = 5 // an index; the answer, that of the last entry applied, comes when that is reached
 )
 
 const (
@@ -50,6 +51,9 @@ const (
 	// asking is how many requests are on their way to one node at a time: as many
 	// connections are kept with it.
 	asking = 4
+	// awaiting is how many of askApplied are, beside those: they wait, and must not keep
+	// a proposal from its way.
+	awaiting = 2
 	// maxServed is how many connections are served at a time: a dozen nodes have no
 	// more than this.
 	maxServed = 128
@@ -86,20 +90,30 @@ type callers struct {
 	mu     sync.Mutex
 	closed bool
 	idle   map[string][]*transport.Conn
-	places map[string]chan struct{} // by node, one for each request on its way
+	places map[placeKey]chan struct{} // one for each request on its way
+}
+
+// placeKey is what places are counted for.
+type placeKey struct {
+	node  string
+	await bool // for askApplied
 }
 
 func newCallers(port *transport.Port) *callers {
-	return &callers{port: port, idle: map[string][]*transport.Conn{}, places: map[string]chan struct{}{}}
+	return &callers{port: port, idle: map[string][]*transport.Conn{}, places: map[placeKey]chan struct{}{}}
 }
 
 // place waits until there are few requests on their way to a node.
-func (c *callers) place(ctx context.Context, node string) (leave func(), err error) {
+func (c *callers) place(ctx context.Context, node string, kind byte) (leave func(), err error) {
+	key, most := placeKey{node, kind == askApplied}, asking
+	if key.await {
+		most = awaiting
+	}
 	c.mu.Lock()
-	places := c.places[node]
+	places := c.places[key]
 	if places == nil {
-		places = make(chan struct{}, asking)
-		c.places[node] = places
+		places = make(chan struct{}, most)
+		c.places[key] = places
 	}
 	c.mu.Unlock()
 	select {
@@ -114,7 +128,7 @@ func (c *callers) place(ctx context.Context, node string) (leave func(), err err
 func (c *callers) ask(ctx context.Context, node string, kind byte, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	leave, err := c.place(ctx, node)
+	leave, err := c.place(ctx, node, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +281,8 @@ func (n *Node) answer(ctx context.Context, c *transport.Conn, kind byte, body []
 		return index(n.leaderApplied())
 	case askMember:
 		return index(0, n.changeMember(body))
+	case askApplied:
+		return index(n.awaitApplied(ctx, body))
 	case askRenew:
 		return n.cfg.Identity.Renew(c.ConnectionState().PeerCertificates[0], time.Now())
 	}
