@@ -40,6 +40,9 @@ type Config struct {
 	// Witness: a voter that stands for election only when the others do not, as its
 	// site is the farthest.
 	Witness bool
+	// Voter tells whether a node may have a vote. It is asked at the leader, right before
+	// that gives it one, and when all that is committed is applied there. nil: all may.
+	Voter func(node string) bool
 	// Found makes a new group with this node as its only member, if the folder is empty.
 	Found bool
 	// Leader is called, from one goroutine, whenever another node leads; "": none that
@@ -92,6 +95,7 @@ func (c *Config) raft() *raft.Config {
 	r.SnapshotInterval = snapshotLook
 	r.NoSnapshotRestoreOnStart = true // see resume
 	r.NoLegacyTelemetry = true
+	r.ShutdownOnRemove = false // it would also end a leader that only loses its vote
 	r.Logger = newLogger(c.Log)
 	return r
 }

@@ -77,11 +77,33 @@ func (n *Node) changeMember(body []byte) error {
 	}
 	n.changing.Lock()
 	defer n.changing.Unlock()
+	if err := n.mayChange(op, node); err != nil {
+		return err
+	}
 	f := n.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
 		return leading(err)
 	}
 	return leading(n.change(op, node, f.Configuration(), f.Index()))
+}
+
+// mayChange asks whether a node may have a vote, now and not when somebody has thought
+// so; and has another node lead before this one loses its own.
+func (n *Node) mayChange(op byte, node string) error {
+	switch {
+	case op == memberVoter && n.cfg.Voter != nil:
+		if _, err := n.leaderApplied(); err != nil {
+			return err
+		}
+		if !n.cfg.Voter(node) {
+			return fmt.Errorf("node %s is not to have a vote", node)
+		}
+	case op != memberVoter && node == n.cfg.Identity.Name():
+		if n.raft.State() == raft.Leader && n.HandOver() == nil {
+			return errNotHere
+		}
+	}
+	return nil
 }
 
 func (n *Node) change(op byte, node string, now raft.Configuration, at uint64) error {

@@ -117,7 +117,6 @@ func TestNodes(t *testing.T) {
 		{&ChangeNode{Name: "x"}, NotFound, "no node x"},
 		{&ChangeNode{Name: "a", Site: ptr("rome")}, Conflict, "host web7 prefers site berlin"},
 		{&ChangeNode{Name: "b", Site: ptr("rome")}, Conflict, "has replicas"},
-		{&ChangeNode{Name: "w", Voter: ptr(false)}, Invalid, "without a vote"},
 		{&ChangeNode{Name: "a", Version: ptr(0)}, Conflict, "uses commands of version 1"},
 		{&ChangeNode{Name: "a", Addresses: make([]string, 9)}, Invalid, "1 to 8"},
 		{&ChangeNode{Expect: Expect{ptr(uint64(99))}, Name: "a"}, Changed, "changed meanwhile"},

@@ -15,7 +15,7 @@ type Node struct {
 	Addresses []string `json:"addresses"` // where the others reach it, host:port
 	Key       Hash     `json:"key"`       // fingerprint of its public key
 	Witness   bool     `json:"witness"`   // it has a vote, and no replicas
-	Voter     bool     `json:"voter"`     // it is to have a vote
+	Voter     bool     `json:"voter"`     // it is to have a vote; each loses it before it is removed
 	Version   int      `json:"version"`   // of commands that its program knows
 	Revision  uint64   `json:"revision"`
 }
@@ -105,8 +105,6 @@ func (n *Node) check() error {
 		return invalid("key", "the fingerprint is all zeros")
 	case n.Witness != (n.Group == 0):
 		return invalid("group", "%d: a witness has none, and others have one", n.Group)
-	case n.Witness && !n.Voter:
-		return invalid("voter", "a witness without a vote is of no use")
 	}
 	return nil
 }
@@ -119,6 +117,9 @@ func (c *change) admit(b *NewNode) error {
 	}
 	if err := n.check(); err != nil {
 		return err
+	}
+	if n.Witness && !n.Voter {
+		return invalid("voter", "a witness without a vote is of no use")
 	}
 	if n.Version < c.core.Version {
 		return &Error{Code: Unsupported, Hint: "upgrade it",

@@ -5,7 +5,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -73,6 +75,16 @@ func sign(template, parent *x509.Certificate, pub crypto.PublicKey, key *ecdsa.P
 		return nil, fmt.Errorf("sign a certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)
+}
+
+// DeriveKey is a key of 32 bytes that only nodes with the CA's key can have, another one
+// for each purpose (HKDF, RFC 5869, with SHA-256). Replacing the CA replaces it.
+func (ca *CA) DeriveKey(purpose string) ([]byte, error) {
+	secret, err := ca.key.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("derive a key: %w", err)
+	}
+	return hkdf.Key(sha256.New, secret, ca.cluster[:], "twinlun "+purpose, sha256.Size)
 }
 
 // Cluster is whose authority this is.

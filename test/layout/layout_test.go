@@ -46,6 +46,7 @@ var floors = map[string]int{
 	"replication": 3,
 	"cluster":     3,
 
+	"cluster/member":  4,
 	"target/volume":   4,
 	"target/sanitize": 4,
 
