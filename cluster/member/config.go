@@ -25,8 +25,11 @@ type Config struct {
 	// it has got a snapshot; and when it cannot go on (catalog.State.Stopped). It does not
 	// block, and calls no method of the Member that waits. nil: nobody wants to know.
 	Applied func(*catalog.State, catalog.Result)
-	Log     *slog.Logger     // nil: slog.Default()
-	Now     func() time.Time // nil: time.Now
+	// Routes are other addresses, host:port, at which this node reaches some others than
+	// those in the catalog.
+	Routes map[string][]string
+	Log    *slog.Logger     // nil: slog.Default()
+	Now    func() time.Time // nil: time.Now
 }
 
 func (c *Config) complete() {

@@ -27,6 +27,9 @@ func (m *Member) allowed(p identity.Peer) error {
 }
 
 func (m *Member) addresses(node string) []string {
+	if r := m.cfg.Routes[node]; len(r) > 0 {
+		return r
+	}
 	n, _ := m.State().Node(catalog.NodeID(node))
 	return n.Addresses
 }

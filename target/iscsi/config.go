@@ -38,9 +38,19 @@ type Target struct {
 	// Listeners are those through which initiators log in to the target, among the ones
 	// that are served; none: all of them. Discovery goes through all in any case.
 	Listeners []net.Listener
-	Device    sam.Target // a pointer, or else comparable
+	// PortalGroup is the tag of the portal group that these belong to; 0: the server's.
+	PortalGroup uint16
+	Device      sam.Target // a pointer, or else comparable
 	// Access is who may log in; an empty list: nobody.
 	Access []Access
+}
+
+// groupOf is the portal group through which initiators reach a target.
+func (c *Config) groupOf(t *Target) uint16 {
+	if t.PortalGroup != 0 {
+		return t.PortalGroup
+	}
+	return c.PortalGroup
 }
 
 // clone copies what the caller might change.

@@ -267,7 +267,7 @@ func (l *login) introduce(out []byte) []byte {
 	if l.target.Alias != "" {
 		out = appendPair(out, "TargetAlias", l.target.Alias)
 	}
-	return appendPair(out, "TargetPortalGroupTag", strconv.Itoa(int(l.cfg.PortalGroup)))
+	return appendPair(out, "TargetPortalGroupTag", strconv.Itoa(int(l.cfg.groupOf(l.target))))
 }
 
 // answer negotiates one key; those of CHAP are left to prove.

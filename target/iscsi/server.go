@@ -212,7 +212,7 @@ func (s *Server) open(c *connection, l *login) (*session, error) {
 		return nil, err
 	}
 	if !ses.discovery() {
-		ses.openNexus(s.cfg.PortalGroup)
+		ses.openNexus(s.cfg.groupOf(ses.target))
 	}
 	if !ses.discovery() { // which is for strangers, too
 		s.forget(c.conn) // before the initiator learns of it

@@ -51,6 +51,9 @@ type Config struct {
 type Cluster struct {
 	Listen string // host:port for the other nodes
 	Socket string // path of the API's socket
+	// Routes are other addresses, host:port, at which this node reaches some others than
+	// they have given: they are behind something that translates addresses, say.
+	Routes map[string][]string
 }
 
 // Log says what is logged, and how.

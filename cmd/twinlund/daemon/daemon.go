@@ -17,6 +17,7 @@ import (
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/cmd/twinlund/status"
+	"github.com/twinlun/twinlun/replication"
 	"github.com/twinlun/twinlun/target/iscsi"
 	"github.com/twinlun/twinlun/target/scsi"
 )
@@ -57,6 +58,9 @@ func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error
 			err = l.start()
 		}
 	}
+	if err == nil && d.cluster != nil {
+		err = d.cluster.open()
+	}
 	if err != nil {
 		d.unlink()
 		d.sockets.close()
@@ -77,7 +81,9 @@ func (d *Daemon) assemble() (err error) {
 	if d.boot, err = bootID(); err != nil {
 		return err
 	}
-	if err := d.addPeer(d.cfg.Peer.Name, d.linkConfig()); err != nil {
+	if d.cfg.Cluster != nil {
+		d.cluster = newCluster(d)
+	} else if err := d.addPeer(d.cfg.Peer.Name, d.linkConfig(), replication.NewNode(d.log)); err != nil {
 		return err
 	}
 	d.device = newDevice(d.cfg, d.log)
@@ -108,7 +114,7 @@ func (d *Daemon) assemble() (err error) {
 
 // openLUN opens a LUN and lets initiators see it.
 func (d *Daemon) openLUN(cfg *config.Config, c config.LUN) error {
-	l, err := openLUN(cfg, c, d.nodeOf(&c), d.device, d.boot, d.log)
+	l, err := d.newLUN(cfg, c)
 	if err != nil {
 		return err
 	}
@@ -146,6 +152,9 @@ func (d *Daemon) run() {
 		d.link(p)
 	}
 	d.tasks.Go(func() { d.watchSpace(d.ctx) })
+	if d.cluster != nil {
+		d.tasks.Go(func() { d.cluster.follow(d.ctx) })
+	}
 	for _, l := range d.sockets.iscsi {
 		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
@@ -190,6 +199,9 @@ func (d *Daemon) Stop(ctx context.Context) error {
 	}
 	for _, l := range d.all() {
 		err = errors.Join(err, l.close())
+	}
+	if d.cluster != nil {
+		err = errors.Join(err, d.cluster.close())
 	}
 	if d.page != nil {
 		err = errors.Join(err, d.page.Close())

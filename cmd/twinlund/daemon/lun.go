@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twinlun/twinlun/cluster/roles"
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/dirtymap/mapfile"
@@ -26,7 +27,9 @@ const tryAgain = 10 * time.Second
 // lun is a LUN of this node. It is opened, begins to serve with start, and may be
 // opened anew any number of times, to grow.
 type lun struct {
-	// Fixed by openLUN.
+	// Fixed by newLUN.
+	cluster   *cluster // nil: one of a pair
+	place     string   // name of this node
 	preferred bool
 	boot      [16]byte
 	rate      int64
@@ -46,6 +49,8 @@ type lun struct {
 	closed   bool              // under changing
 	node     *replication.Node // under changing
 
+	lease *roles.Lease // in a cluster; set by the first open
+
 	mu struct {
 		sync.Mutex
 		cfg     config.LUN
@@ -54,11 +59,11 @@ type lun struct {
 	}
 }
 
-// openLUN opens a LUN, or makes it if it is not there yet.
-func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *scsi.Device, boot [16]byte, log *slog.Logger) (*lun, error) {
+// newLUN opens a LUN, or makes it if it is not there yet.
+func (d *Daemon) newLUN(cfg *config.Config, c config.LUN) (*lun, error) {
 	l := &lun{
-		node: node, device: device, preferred: c.Preferred == cfg.Node, boot: boot,
-		rate: cfg.Peer.CopyRate, window: copyWindow(len(cfg.LUNs)), log: log.With("lun", c.Number, "name", c.Name),
+		cluster: d.cluster, place: cfg.Node, node: d.nodeOf(&c), device: d.device, preferred: firstOf(cfg, &c), boot: d.boot,
+		rate: cfg.Peer.CopyRate, window: copyWindow(len(cfg.LUNs)), log: d.log.With("lun", c.Number, "name", c.Name),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.mu.cfg = c
@@ -66,8 +71,26 @@ func openLUN(cfg *config.Config, c config.LUN, node *replication.Node, device *s
 	if err != nil {
 		return nil, fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
 	}
-	l.vol = volume.NewLUN(volume.New(r))
+	l.vol = volume.NewLUN(l.volume(r))
 	return l, nil
+}
+
+// firstOf tells which of a LUN's two nodes has its way where they are equal (coherence):
+// in a pair the preferred one; in a cluster, where that may change, the one whose name
+// sorts first.
+func firstOf(cfg *config.Config, c *config.LUN) bool {
+	if cfg.Cluster == nil {
+		return c.Preferred == cfg.Node
+	}
+	return c.Peer == "" || cfg.Node < c.Peer
+}
+
+// volume is what hosts use of a replica.
+func (l *lun) volume(r *replication.Replica) *volume.Volume {
+	if l.lease == nil {
+		return volume.New(r)
+	}
+	return volume.NewLeased(r, l.lease)
 }
 
 // start puts the LUN's replica on the link. If the LUN is to be larger than it is, it
@@ -118,7 +141,9 @@ func (l *lun) close() error {
 	l.vol.End()
 	r := l.replica()
 	l.node.Remove(r)
-	return r.Close()
+	err := r.Close()
+	l.detach(r)
+	return err
 }
 
 // open opens the replica; want is how large the LUN may grow, before the replica that
@@ -129,7 +154,7 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 	if err != nil {
 		return nil, err
 	}
-	r, err := replication.OpenReplica(replication.ReplicaConfig{
+	rc := replication.ReplicaConfig{
 		Number: uint32(c.Number), UUID: c.UUID, Preferred: l.preferred,
 		Geometry: dirtymap.Geometry{Size: f.size, ExtentSize: c.ExtentSize}, BlockSize: c.BlockSize,
 		Store: f.store, MapFile: f.file, Journal: f.journal,
@@ -138,9 +163,14 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 		Twin:     hearer{l.device, c.Number},
 		CopyRate: l.rate, CopyWindow: l.window,
 		Runtime: task.System, Log: l.log,
-	})
+	}
+	l.inCluster(&rc, &c)
+	r, err := replication.OpenReplica(rc)
 	if err != nil {
 		return nil, errors.Join(err, f.close())
+	}
+	if err := l.attach(r); err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
 	l.mu.Lock()
 	l.mu.replica, l.mu.files = r, f
@@ -275,7 +305,7 @@ func (l *lun) reopen(mapped, want int64) {
 	for l.ctx.Err() == nil {
 		r, err := l.openLarger(mapped, want, before)
 		if err == nil {
-			l.vol.Replace(volume.New(r))
+			l.vol.Replace(l.volume(r))
 			err = l.node.Add(r)
 		}
 		if err == nil {

@@ -19,8 +19,8 @@ type peer struct {
 }
 
 // addPeer makes a peer, whose link does not run yet.
-func (d *Daemon) addPeer(name string, c replication.LinkConfig) error {
-	p := &peer{name: name, node: replication.NewNode(d.log)}
+func (d *Daemon) addPeer(name string, c replication.LinkConfig, node *replication.Node) error {
+	p := &peer{name: name, node: node}
 	var err error
 	if p.link, err = replication.NewLink(c, p.node); err != nil {
 		return err

@@ -43,7 +43,7 @@ func (s *sockets) open(cfg *config.Config) (err error) {
 		}
 		s.iscsi = append(s.iscsi, door{address, l})
 	}
-	if !replication.LinkDials(cfg.Node, cfg.Peer.Name) {
+	if cfg.Cluster == nil && !replication.LinkDials(cfg.Node, cfg.Peer.Name) {
 		if s.peer, err = listenOn(cfg.Peer.Listen, "the peer", "peer.listen"); err != nil {
 			return err
 		}

@@ -47,15 +47,16 @@ func (d *Daemon) addTarget(cfg *config.Config, t *config.Target) error {
 func (d *Daemon) initiators(cfg *config.Config) (all []iscsi.Target) {
 	for i := range cfg.Targets {
 		t := &cfg.Targets[i]
-		if device := d.targets[nameOf(t)]; device != nil {
-			all = append(all, asTarget(t, device, d.doors(t.Listen)))
+		device, doors := d.targets[nameOf(t)], d.doors(t.Listen)
+		if device != nil && len(doors) > 0 { // without any, it would be served through all
+			all = append(all, asTarget(t, device, doors, cfg.PortalGroup))
 		}
 	}
 	return all
 }
 
-func asTarget(t *config.Target, device *scsi.Target, through []net.Listener) iscsi.Target {
-	target := iscsi.Target{Name: t.IQN, Alias: t.Alias, Device: device, Listeners: through, Access: t.Hosts}
+func asTarget(t *config.Target, device *scsi.Target, through []net.Listener, group uint16) iscsi.Target {
+	target := iscsi.Target{Name: t.IQN, Alias: t.Alias, Device: device, Listeners: through, PortalGroup: group, Access: t.Hosts}
 	for _, p := range t.Portals {
 		target.Portals = append(target.Portals, iscsi.Portal{Address: p.Address, Group: p.Group})
 	}
@@ -68,7 +69,7 @@ func checkTargets(cfg *config.Config) error {
 	var all []iscsi.Target
 	for i := range cfg.Targets {
 		t := &cfg.Targets[i]
-		all = append(all, asTarget(t, scsi.NewTarget(scsi.Config{Name: t.IQN}), nil))
+		all = append(all, asTarget(t, scsi.NewTarget(scsi.Config{Name: t.IQN}), nil, cfg.PortalGroup))
 	}
 	return iscsi.CheckTargets(all, cfg.Discovery)
 }
@@ -154,23 +155,26 @@ func addresses(cfg *config.Config) (all []string) {
 	return all
 }
 
-// openDoors listens on what the next configuration has more; on an error, on nothing.
+// openDoors listens on what the next configuration has more. On an error one of a pair
+// listens on nothing more, and one of a cluster on what it can.
 func (d *Daemon) openDoors(next *config.Config) (opened []door, err error) {
 	for _, a := range addresses(next) {
 		if len(d.doors([]string{a})) > 0 {
 			continue
 		}
-		l, err := listenOn(a, "initiators", "iscsi.listen")
-		if err != nil {
+		l, e := listenOn(a, "initiators", "iscsi.listen")
+		if e != nil && d.cluster == nil {
 			closeDoors(opened)
-			return nil, err
+			return nil, e
 		}
-		opened = append(opened, door{a, l})
+		if err = errors.Join(err, e); e == nil {
+			opened = append(opened, door{a, l})
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sockets.iscsi = append(slices.Clone(d.sockets.iscsi), opened...)
-	return opened, nil
+	return opened, err
 }
 
 // closeUnused closes what the configuration does not listen on any more.

@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/identity"
+	"github.com/twinlun/twinlun/cluster/member"
+	"github.com/twinlun/twinlun/cmd/twinlund/config"
+	"github.com/twinlun/twinlun/test/initiator"
+)
+
+// trio is a cluster of two sites and a witness, in this process.
+type trio struct {
+	t       *testing.T
+	cfg     map[string]*config.Config
+	portals map[string]string
+	d       map[string]*Daemon
+}
+
+var trioNames = []string{"a", "b", "w"}
+
+// newTrio makes the cluster, with one LUN that everybody sees at both sites.
+func newTrio(t *testing.T) *trio {
+	t.Helper()
+	c := &trio{t: t, cfg: map[string]*config.Config{}, portals: map[string]string{}, d: map[string]*Daemon{}}
+	for _, name := range trioNames {
+		cfg, err := config.Source{Environ: []string{
+			"TWINLUN_DATA_DIR=" + filepath.Join(t.TempDir(), name), "TWINLUN_CLUSTER_LISTEN=" + freeAddress(t), "TWINLUN_STATUS_LISTEN=127.0.0.1:0",
+		}}.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cfg[name], c.portals[name] = cfg, freeAddress(t)
+		c.start(name)
+	}
+	t.Cleanup(func() {
+		for _, name := range trioNames {
+			c.stop(name)
+		}
+	})
+	if err := c.d["a"].cluster.Found(member.FoundOptions{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{c.cfg["a"].Cluster.Listen}}); err != nil {
+		t.Fatal(err)
+	}
+	c.join("b", "rome")
+	c.join("w", "oslo")
+	lun := &catalog.AddLUN{ID: catalog.UUID{1}, Name: "disk", Size: 16 << 20, BlockSize: 512, ExtentSize: 64 << 10, NAA: catalog.NAA{0x60, 1}, Preferred: "a", Loss: catalog.Hold, Epoch: catalog.UUID{2}}
+	for _, name := range trioNames[:2] {
+		lun.Replicas = append(lun.Replicas, catalog.Replica{Node: catalog.NodeID(name), Kind: catalog.File, Path: filepath.Join(c.cfg[name].DataDir, "disk.img")})
+	}
+	everybody := catalog.Subject{Host: "everybody"}
+	for _, body := range []catalog.Body{
+		lun,
+		&catalog.PutTarget{Name: iqn, Portals: []catalog.Portal{{Node: "a", Address: c.portals["a"]}, {Node: "b", Address: c.portals["b"]}}},
+		&catalog.PutHost{Name: "everybody", Initiators: []string{"*"}},
+		&catalog.Map{Mapping: catalog.Mapping{Target: iqn, Subject: everybody, Number: 3, LUN: lun.ID}},
+	} {
+		c.do(body)
+	}
+	return c
+}
+
+func (c *trio) start(name string) {
+	c.t.Helper()
+	d, err := Start(c.cfg[name], "test", slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("at", name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.d[name] = d
+}
+
+func (c *trio) stop(name string) {
+	c.t.Helper()
+	if c.d[name] == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := c.d[name].Stop(ctx); err != nil {
+		c.t.Error(err)
+	}
+	c.d[name] = nil
+}
+
+func (c *trio) join(name, site string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	token, _, err := c.d["a"].cluster.Member().NewToken(ctx, "test", time.Hour)
+	if err == nil {
+		err = c.d[name].cluster.Join(ctx, token, identity.Newcomer{Node: name, Site: site, Addresses: []string{c.cfg[name].Cluster.Listen}, Witness: name == "w"})
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *trio) do(body catalog.Body) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := c.d["a"].cluster.Member().Do(ctx, "test", body); err != nil {
+		c.t.Fatalf("%s: %v", body.Kind(), err)
+	}
+}
+
+// host logs in at a site, again and again until something succeeds there.
+func (c *trio) host(name string, do func(ctx context.Context, s *initiator.Session) error) {
+	c.t.Helper()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = c.try(name, do); err == nil {
+			return
+		}
+	}
+	c.t.Fatalf("site %s: %v", name, err)
+}
+
+func (c *trio) try(name string, do func(ctx context.Context, s *initiator.Session) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := initiator.Dial(ctx, initiator.Options{Address: c.portals[name], TargetIQN: iqn, InitiatorIQN: iqn + "-host", LUN: 3})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return do(ctx, s)
+}
+
+func (c *trio) write(name string, block int, fill byte) {
+	c.t.Helper()
+	c.host(name, func(ctx context.Context, s *initiator.Session) error {
+		return s.WriteAt(ctx, bytes.Repeat([]byte{fill}, 4096), int64(block)<<12)
+	})
+}
+
+func (c *trio) read(name string, block int, want byte) {
+	c.t.Helper()
+	got := make([]byte, 4096)
+	c.host(name, func(ctx context.Context, s *initiator.Session) error { return s.ReadAt(ctx, got, int64(block)<<12) })
+	if !bytes.Equal(got, bytes.Repeat([]byte{want}, 4096)) {
+		c.t.Errorf("site %s: block %d reads as %x…, not %x", name, block, got[:4], want)
+	}
+}
+
+// until waits for a site's LUN.
+func (c *trio) until(name, what string, holds func(d *Daemon) bool) {
+	c.t.Helper()
+	for end := time.Now().Add(time.Minute); !holds(c.d[name]); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatalf("site %s: not %s: %s", name, what, fmt.Sprintf("%+v", c.d[name].Status()))
+		}
+	}
+}
+
+// TestCluster: two sites serve a LUN; one of them goes on alone while the other is away;
+// and both serve again.
+func TestCluster(t *testing.T) {
+	c := newTrio(t)
+	c.write("a", 1, 0x11)
+	c.read("b", 1, 0x11)
+	c.write("b", 2, 0x22)
+	c.read("a", 2, 0x22)
+	clean := func(d *Daemon) bool {
+		s := d.Status()
+		return len(s.LUNs) == 1 && s.LUNs[0].Serving && s.LUNs[0].Dirty == 0
+	}
+	for i, away := range []string{"a", "b", "a"} {
+		here := map[string]string{"a": "b", "b": "a"}[away]
+		c.until("a", "clean", clean)
+		c.until("b", "clean", clean)
+		c.stop(away)
+		fill := byte(0x31 + i)
+		c.write(here, 1, fill)
+		c.write(here, 3, fill)
+		c.read(here, 2, 0x22)
+		c.start(away)
+		c.read(away, 1, fill)
+		c.read(away, 3, fill)
+		c.write(away, 4, fill)
+		c.read(here, 4, fill)
+	}
+	c.stop("w")
+	c.write("a", 5, 0x55)
+	c.read("b", 5, 0x55)
+}
