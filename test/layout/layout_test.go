@@ -72,6 +72,8 @@ var outside = map[string][]string{
 	"github.com/hashicorp/raft":         {"cluster"}, // consensus between nodes and witness
 	"go.etcd.io/bbolt":                  {"cluster"}, // the raft log's file
 	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication/emulator", "socket", "target/backing", "target/iscsi", "cmd"},
+	"github.com/gin-gonic/gin":          {"webui/api"}, // the HTTP router
+	"github.com/danielgtaylor/huma/v2":  {"webui/api"}, // requests and answers from types, and the OpenAPI document
 	"github.com/spf13/cobra":            {"cmd"},
 	"github.com/spf13/pflag":            {"cmd"},
 	"github.com/spf13/viper":            {"cmd"},

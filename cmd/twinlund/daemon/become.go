@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 
@@ -107,6 +106,3 @@ func (c *cluster) linkConfig(cfg *config.Config, peer string) (replication.LinkC
 	l.Listener = listener
 	return l, nil
 }
-
-// errClosing: the daemon is being stopped.
-var errClosing = errors.New("this node is being stopped")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/twinlun/twinlun/cluster/roles"
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/cmd/twinlund/view"
+	"github.com/twinlun/twinlun/webui/api"
 )
 
 // cluster is a node's part in a cluster: its membership, once it has one; what decides how
@@ -55,7 +57,7 @@ func (c *cluster) open() error {
 }
 
 // ErrMember: the node has a membership, and cannot get another one.
-var ErrMember = errors.New("this node belongs to a cluster already")
+var ErrMember error = &api.Problem{Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), Code: api.CodeMember, Detail: "this node belongs to a cluster already"}
 
 // Found makes a new cluster with this node as its first one.
 func (c *cluster) Found(o member.FoundOptions) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/twinlun/twinlun/replication"
 	"github.com/twinlun/twinlun/target/iscsi"
 	"github.com/twinlun/twinlun/target/scsi"
+	"github.com/twinlun/twinlun/webui/api"
 )
 
 // Daemon is a running node.
@@ -32,6 +33,7 @@ type Daemon struct {
 	device  *scsi.Device
 	server  *iscsi.Server
 	page    *http.Server // nil: no status page
+	api     *api.Server  // nil: one of a pair
 
 	changing sync.Mutex                  // held by Reload and Stop
 	targets  map[targetName]*scsi.Target // under changing
@@ -49,8 +51,11 @@ type Daemon struct {
 
 // Start makes a node and lets it run.
 func Start(cfg *config.Config, version string, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{cfg: cfg, version: version, log: log.With("node", cfg.Node), failed: make(chan error, 8),
+	d := &Daemon{cfg: cfg, version: version, log: log, failed: make(chan error, 8),
 		targets: map[targetName]*scsi.Target{}, peers: map[string]*peer{}}
+	if cfg.Node != "" {
+		d.log = log.With("node", cfg.Node)
+	}
 	d.ctx, d.unlink = context.WithCancel(context.Background())
 	err := d.assemble()
 	for _, l := range d.luns {
@@ -109,6 +114,9 @@ func (d *Daemon) assemble() (err error) {
 	if d.sockets.status != nil {
 		d.page = &http.Server{Handler: status.Handler(d.Status), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 	}
+	if d.sockets.api != nil {
+		d.api = api.NewServer(api.Handler(backend{d}, d.version, d.log))
+	}
 	return nil
 }
 
@@ -154,6 +162,11 @@ func (d *Daemon) run() {
 	d.tasks.Go(func() { d.watchSpace(d.ctx) })
 	if d.cluster != nil {
 		d.tasks.Go(func() { d.cluster.follow(d.ctx) })
+		d.tasks.Go(func() {
+			if err := d.api.Serve(d.sockets.api); !errors.Is(err, http.ErrServerClosed) {
+				d.fail(fmt.Errorf("the API on %v: %w", d.sockets.api.Addr(), err))
+			}
+		})
 	}
 	for _, l := range d.sockets.iscsi {
 		d.tasks.Go(func() { d.serve(l.Listener) })
@@ -187,6 +200,9 @@ func (d *Daemon) ISCSI() net.Addr {
 // Stop ends the node in order. The context bounds how long hosts may take to leave;
 // what is not flushed then is flushed all the same.
 func (d *Daemon) Stop(ctx context.Context) error {
+	if d.api != nil {
+		d.api.Close()
+	}
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	err := d.server.Shutdown(ctx)

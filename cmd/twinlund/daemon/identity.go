@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +9,7 @@ import (
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/target/reservation/local"
 	"github.com/twinlun/twinlun/target/scsi"
+	"github.com/twinlun/twinlun/webui/api"
 )
 
 // newDevice makes the SCSI device, without LUNs and targets.
@@ -96,16 +96,5 @@ func naaOf(c *config.LUN) [16]byte {
 	if c.NAA != [16]byte{} {
 		return c.NAA
 	}
-	return naa(c.UUID)
-}
-
-// naa is the LUN's identifier, the same at both nodes, as it comes from the UUID
-// alone. Type 3, locally assigned (SPC-4 7.8.6.6.4): types 5 and 6 begin with the
-// company identifier of a manufacturer, and we have none. 60 bits of a hash keep
-// the LUNs of a site apart.
-func naa(uuid [16]byte) (id [16]byte) {
-	sum := sha256.Sum256(append([]byte("twinlun NAA\x00"), uuid[:]...))
-	copy(id[:8], sum[:8])
-	id[0] = 3<<4 | id[0]&0xf
-	return id
+	return api.NAA(c.UUID)
 }

@@ -3,8 +3,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
@@ -17,6 +20,7 @@ type sockets struct {
 	iscsi  []door       // under Daemon.mu
 	peer   net.Listener // nil: this node dials
 	status net.Listener // nil: no status page
+	api    net.Listener // nil: one of a pair
 }
 
 // door is a listener for initiators, and the address as it is configured.
@@ -48,6 +52,11 @@ func (s *sockets) open(cfg *config.Config) (err error) {
 			return err
 		}
 	}
+	if cfg.Cluster != nil {
+		if s.api, err = listenAPI(cfg.Cluster.Socket); err != nil {
+			return err
+		}
+	}
 	if cfg.Status.Listen != "" {
 		s.status, err = listenOn(cfg.Status.Listen, "the status page", "status.listen")
 	}
@@ -66,6 +75,30 @@ func listenOn(address, who, key string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for %s (%s): %w", who, key, err)
 	}
 	return l, nil
+}
+
+// maxSocket is the longest path of a socket (unix(7)), in bytes.
+const maxSocket = 107
+
+// listenAPI opens the API's socket, for administrators of this machine alone. One that is
+// there already is in use, or was left behind by a process that was killed.
+func listenAPI(path string) (net.Listener, error) {
+	if len(path) > maxSocket {
+		return nil, fmt.Errorf("the API's socket %s: a path of %d bytes, and %d are possible; choose another with cluster.socket", path, len(path), maxSocket)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the API's socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("the API's socket %s is in use: another twinlund runs with this data-dir; stop it, or choose another one", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("replace the API's socket: %w", err)
+	}
+	mask := syscall.Umask(0o177)
+	defer syscall.Umask(mask)
+	return net.Listen("unix", path)
 }
 
 // network keeps 0.0.0.0 to IPv4 and [::] to IPv6, so that they can stand beside each
@@ -87,7 +120,7 @@ func (s *sockets) close() {
 		return
 	}
 	closeDoors(s.iscsi)
-	for _, l := range []net.Listener{s.peer, s.status} {
+	for _, l := range []net.Listener{s.peer, s.status, s.api} {
 		if l != nil {
 			l.Close()
 		}

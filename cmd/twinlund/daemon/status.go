@@ -19,7 +19,7 @@ import (
 func (d *Daemon) Status() status.Status {
 	cfg := d.config()
 	s := status.Status{
-		Node: cfg.Node, Version: d.version, PID: os.Getpid(),
+		Node: cfg.Node, Version: d.version, PID: os.Getpid(), DataDir: cfg.DataDir,
 		Memory: resident(),
 	}
 	d.mu.Lock()
@@ -56,15 +56,22 @@ func counts(of [wire.Kinds]replication.LinkCount) map[string]status.Count {
 func (l *lun) status() status.LUN {
 	cfg := l.config()
 	r, id := l.replica().Status(), naaOf(&cfg)
-	return status.LUN{
+	s := status.LUN{
 		Number: cfg.Number, Name: cfg.Name, NAA: hex.EncodeToString(id[:8]), Serial: config.FormatUUID(cfg.UUID),
 		Size: l.vol.Size(), Backing: cfg.Backing, Map: cfg.Map,
 		Serving: r.Serving, Why: r.Why, Dirty: r.Dirty, InFlight: r.InFlight, Waiting: r.Waiting,
 		Marks: r.Marks, MarkExtents: r.MarkExtents, Fetches: r.Fetches, FetchExtents: r.FetchExtents,
 		Copies: r.Copies, CopiedBytes: r.CopiedBlocks * dirtymap.BlockSize, Clears: r.Clears, Joins: r.Joins,
+		Alone: r.Alone, Taken: r.Taken, Held: r.HeldCommands,
 		Space:  l.space.status(),
 		Alarms: r.Alarms, LastAlarm: r.LastAlarm,
 	}
+	if l.cluster != nil {
+		role, holds := l.cluster.keeper().Role(cfg.UUID)
+		s.Role, s.Term, s.Lease = [...]string{"none", "together", "alone"}[role.Serve], role.Term, holds
+		s.Serving = s.Serving && holds
+	}
+	return s
 }
 
 // resident is the process's memory, in bytes; 0: not known.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestPage(t *testing.T) {
-	page := Handler(func() Status { return Status{Node: "a", LUNs: []LUN{{Number: 3, Dirty: 5}}} })
+	page := Handler(func() Status { return Status{Node: "a", PID: 1, LUNs: []LUN{{Number: 3, Dirty: 5}}} })
 	for _, c := range []struct {
 		method, host, path string
 		code               int

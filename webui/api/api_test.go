@@ -1,0 +1,298 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinlun/twinlun/cluster"
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/identity"
+	"github.com/twinlun/twinlun/cluster/member"
+	"github.com/twinlun/twinlun/webui/api"
+	"github.com/twinlun/twinlun/webui/client"
+)
+
+// group is a cluster of one process: the real catalog, without others that have to agree.
+type group struct {
+	mu    sync.Mutex
+	self  catalog.NodeID
+	state *catalog.State
+}
+
+func (g *group) Self() catalog.NodeID { return g.self }
+func (g *group) Leader() string       { return string(g.self) }
+func (g *group) Members() ([]cluster.Member, error) {
+	return []cluster.Member{{Node: string(g.self), Voter: true}}, nil
+}
+func (g *group) Seal(secret []byte) ([]byte, error) { return append([]byte("sealed:"), secret...), nil }
+
+func (g *group) State() *catalog.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state
+}
+
+func (g *group) Do(_ context.Context, by string, b catalog.Body) (catalog.Result, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	index := g.state.Index() + 1
+	raw, err := catalog.Command{ID: catalog.UUID{0: 1, 14: byte(index >> 8), 15: byte(index)}, Time: catalog.StampOf(time.Now()), By: by, Body: b}.Encode()
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	next, r, err := g.state.Apply(index, raw)
+	if err == nil && r.Error != nil {
+		err = r.Error
+	}
+	g.state = next
+	return r, err
+}
+
+func (g *group) NewToken(ctx context.Context, by string, life time.Duration) (string, time.Time, error) {
+	expires := time.Now().Add(life)
+	_, err := g.Do(ctx, by, &catalog.AddToken{Hash: catalog.Hash{1}, Expires: catalog.StampOf(expires)})
+	return "the secret", expires, err
+}
+
+// node is a Backend.
+type node struct{ *group }
+
+func (n *node) Cluster() api.Cluster {
+	if n.group == nil {
+		return nil
+	}
+	return n.group
+}
+
+func (n *node) Found(ctx context.Context, o member.FoundOptions) error {
+	g := &group{self: catalog.NodeID(o.Node), state: catalog.New()}
+	_, err := g.Do(ctx, "test", &catalog.InitCluster{Cluster: catalog.Cluster{ID: catalog.UUID{1}, Name: o.Cluster},
+		Node: catalog.NewNode{Name: g.self, Site: o.Site, Addresses: o.Addresses, Key: catalog.Hash{9}, Voter: true, Version: 1}})
+	if err == nil {
+		n.group = g
+	}
+	return err
+}
+
+func (n *node) Join(context.Context, string, identity.Newcomer) error { return identity.ErrTokenUsed }
+func (n *node) Node() api.NodeStatus                                  { return api.NodeStatus{PID: 7, LUNs: []api.ReplicaStatus{}} }
+
+// served is a client of an API on a socket.
+func served(t *testing.T) (*client.Client, *node, string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := new(node)
+	s := api.NewServer(api.Handler(n, "test", slog.New(slog.DiscardHandler)))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return client.Local(socket), n, socket
+}
+
+func must[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// wants checks what a refusal says.
+func wants(t *testing.T, err error, code string, parts ...string) {
+	t.Helper()
+	var p *api.Problem
+	if !errors.As(err, &p) || p.Code != code {
+		t.Errorf("%v, want a problem with the code %s", err, code)
+		return
+	}
+	for _, part := range parts {
+		if !strings.Contains(p.Error(), part) {
+			t.Errorf("%v does not say %q", err, part)
+		}
+	}
+}
+
+// TestCluster goes through everything in the order in which an operator does.
+func TestCluster(t *testing.T) {
+	c, n, _ := served(t)
+	ctx := t.Context()
+	_, err := c.Cluster(ctx)
+	wants(t, err, api.CodeNoCluster, "twinlun init")
+	_, err = c.CreateLUN(ctx, api.NewLUN{Name: "disk", Size: 1 << 30, Replicas: []api.NewReplica{{Node: "a"}}})
+	wants(t, err, api.CodeNoCluster)
+	_, err = c.Init(ctx, api.NewCluster{Cluster: "test", Node: "A!", Site: "paris", Addresses: []string{"a:7480"}})
+	wants(t, err, string(catalog.Invalid), "name: ")
+	info := must[api.ClusterInfo](t)(c.Init(ctx, api.NewCluster{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{"a:7480"}}))
+	if info.Name != "test" || info.Node != "a" || info.Leader != "a" || info.Index != 1 {
+		t.Errorf("%+v", info)
+	}
+	token := must[api.Token](t)(c.CreateToken(ctx, api.NewToken{Life: "2h"}))
+	if token.Token != "the secret" || time.Until(token.Expires) < time.Hour {
+		t.Errorf("%+v", token)
+	}
+	if _, err := n.Do(ctx, "test", &catalog.AdmitNode{Token: catalog.Hash{1}, Node: catalog.NewNode{Name: "b", Site: "rome", Addresses: []string{"b:7480"}, Key: catalog.Hash{8}, Voter: true, Version: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	nodes := must[[]api.Node](t)(c.Nodes(ctx))
+	if len(nodes) != 2 || !nodes[0].Leads || !nodes[0].Votes || nodes[1].Votes || nodes[1].Site != "rome" {
+		t.Errorf("%+v", nodes)
+	}
+	site := "milan"
+	if b := must[api.Node](t)(c.ChangeNode(ctx, "b", api.NodeChange{Site: &site})); b.Site != site {
+		t.Errorf("%+v", b)
+	}
+	testLUNs(t, c)
+	testAccess(t, c, n)
+	for _, err := range []error{
+		c.Unmap(ctx, api.Mapping{Target: iqn, Host: "web", Number: 3}), c.RemoveLUN(ctx, "big"), c.RemoveTarget(ctx, iqn), c.RemoveHost(ctx, "web"),
+		c.RemoveNode(ctx, "b"), c.DeleteToken(ctx, catalog.Hash{1}.String()),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	wants(t, c.RemoveNode(ctx, "x"), string(catalog.NotFound), "no node x")
+	if s := must[api.NodeStatus](t)(c.Node(ctx)); s.PID != 7 {
+		t.Errorf("%+v", s)
+	}
+}
+
+const iqn = "iqn.2026-01.io.github.twinlun:disks"
+
+func testLUNs(t *testing.T, c *client.Client) {
+	t.Helper()
+	ctx := t.Context()
+	l := must[catalog.LUN](t)(c.CreateLUN(ctx, api.NewLUN{Name: "disk", Size: 1 << 30, Replicas: []api.NewReplica{{Node: "a"}, {Node: "b", Path: "/srv/disk"}}}))
+	if l.Preferred != "a" || l.Loss != catalog.Hold || l.BlockSize != 512 || l.ExtentSize != 65536 || l.NAA != api.NAA(l.ID) ||
+		l.Replicas[0].Path != api.DefaultFolder+"/disk.img" || l.Replicas[1].Path != "/srv/disk" || l.Term != 1 {
+		t.Errorf("%+v", l)
+	}
+	_, err := c.CreateLUN(ctx, api.NewLUN{Name: "disk", Size: 1 << 30, Replicas: []api.NewReplica{{Node: "a", Path: "/x"}}})
+	wants(t, err, string(catalog.Conflict), "choose another name")
+	_, err = c.CreateLUN(ctx, api.NewLUN{Name: "none", Size: 1 << 30})
+	wants(t, err, string(catalog.Invalid), "replicas")
+	stale, old, big, name := catalog.ServeStale, uint64(1), int64(2<<30), "big"
+	_, err = c.ChangeLUN(ctx, "disk", api.LUNChange{Revision: &old, Size: &big})
+	wants(t, err, string(catalog.Changed))
+	l = must[catalog.LUN](t)(c.ChangeLUN(ctx, l.ID.String(), api.LUNChange{Revision: &l.Revision, Size: &big, Loss: &stale, Name: &name}))
+	if l.Size != big || l.Loss != stale || l.Name != name {
+		t.Errorf("%+v", l)
+	}
+	wants(t, c.RemoveReplica(ctx, "big", "b"), string(catalog.Conflict), "drain")
+	_, err = c.AddReplica(ctx, "big", api.NewReplica{Node: "a"})
+	wants(t, err, string(catalog.Conflict))
+	if all := must[[]catalog.LUN](t)(c.LUNs(ctx)); len(all) != 1 || all[0].Name != "big" {
+		t.Errorf("%+v", all)
+	}
+	_, err = c.LUN(ctx, "disk")
+	wants(t, err, string(catalog.NotFound))
+}
+
+func testAccess(t *testing.T, c *client.Client, n *node) {
+	t.Helper()
+	ctx := t.Context()
+	must[catalog.Target](t)(c.PutTarget(ctx, iqn, api.TargetBody{Portals: []catalog.Portal{{Node: "a", Address: ":3260"}, {Node: "b", Address: "192.0.2.1:3260"}}}))
+	h := must[api.Host](t)(c.PutHost(ctx, "web", api.HostBody{Initiators: []string{"iqn.x:web"}, User: "web", Secret: "a secret of more", TargetUser: "disks", TargetSecret: "another secret"}))
+	if h.User != "web" || h.TargetUser != "disks" {
+		t.Errorf("%+v", h)
+	}
+	// Without a secret the old one stays.
+	must[api.Host](t)(c.PutHost(ctx, "web", api.HostBody{Initiators: []string{"iqn.x:web2"}, User: "web"}))
+	if kept, _ := n.State().Host("web"); string(kept.CHAP.Initiator.Sealed) != "sealed:a secret of more" || kept.CHAP.Target != nil {
+		t.Errorf("%+v", kept)
+	}
+	for code, b := range map[string]api.HostBody{
+		"missing":         {User: "new"},
+		"no user":         {Secret: "a secret of more"},
+		"the same secret": {User: "web", Secret: "a secret of more", TargetUser: "t", TargetSecret: "a secret of more"},
+		"12":              {User: "web", Secret: "short"},
+	} {
+		b.Initiators = []string{"iqn.x:web"}
+		_, err := c.PutHost(ctx, "web", b)
+		wants(t, err, string(catalog.Invalid))
+		if code != "no user" && !strings.Contains(err.Error(), code) {
+			t.Errorf("%v does not say %s", err, code)
+		}
+	}
+	if err := c.Map(ctx, api.Mapping{Target: iqn, Host: "web", Number: 3, LUN: "big"}); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.Map(ctx, api.Mapping{Target: iqn, Host: "web", Number: 4, LUN: "big"}), string(catalog.Conflict), "one number is enough")
+	wants(t, c.Map(ctx, api.Mapping{Target: iqn, Host: "web", Number: 4, LUN: "x"}), string(catalog.NotFound), "no LUN x")
+	if all := must[[]api.Mapping](t)(c.Mappings(ctx)); len(all) != 1 || all[0] != (api.Mapping{Target: iqn, Host: "web", Number: 3, LUN: "big"}) {
+		t.Errorf("%+v", all)
+	}
+	for _, h := range must[[]api.Host](t)(c.Hosts(ctx)) {
+		if h.Name != "web" || h.Initiators[0] != "iqn.x:web2" {
+			t.Errorf("%+v", h)
+		}
+	}
+}
+
+// TestHostile sends what no client of ours does.
+func TestHostile(t *testing.T) {
+	c, _, socket := served(t)
+	must[api.ClusterInfo](t)(c.Init(t.Context(), api.NewCluster{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{"a:7480"}}))
+	raw := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	for what, r := range map[string]struct {
+		method, path, body string
+		status             int
+	}{
+		"no JSON":        {http.MethodPost, "/luns", "hello", http.StatusBadRequest},
+		"unknown field":  {http.MethodPost, "/luns", `{"name":"x","size":1,"replicas":[{"node":"a"}],"colour":"red"}`, http.StatusUnprocessableEntity},
+		"deep":           {http.MethodPost, "/luns", strings.Repeat("[", 100000), http.StatusBadRequest},
+		"long":           {http.MethodPost, "/luns", `{"name":"` + strings.Repeat("x", 2<<20) + `"}`, http.StatusRequestEntityTooLarge},
+		"negative":       {http.MethodPost, "/luns", `{"name":"x","size":-1,"replicas":[{"node":"a"}]}`, http.StatusUnprocessableEntity},
+		"unknown path":   {http.MethodGet, "/lunes", "", http.StatusNotFound},
+		"unknown query":  {http.MethodGet, "/luns?colour=red", "", http.StatusUnprocessableEntity},
+		"another method": {http.MethodPut, "/luns", "{}", http.StatusNotFound},
+		"life":           {http.MethodPost, "/tokens", `{"life":"long"}`, http.StatusUnprocessableEntity},
+		"hash":           {http.MethodDelete, "/tokens/12", "", http.StatusUnprocessableEntity},
+		"join":           {http.MethodPost, "/cluster/join", `{"token":"x","node":"b","site":"s","addresses":[]}`, http.StatusInternalServerError},
+		"document":       {http.MethodGet, "/openapi.json", "", http.StatusOK},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), r.method, "http://x"+api.Prefix+r.path, strings.NewReader(r.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := raw.Do(req)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != r.status {
+			t.Errorf("%s: %s, want %d: %.300s", what, resp.Status, r.status, text)
+		}
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	_, err := client.Local(filepath.Join(t.TempDir(), "none.sock")).Cluster(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "does twinlund run here") {
+		t.Error(err)
+	}
+}

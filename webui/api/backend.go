@@ -1,0 +1,35 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/twinlun/twinlun/cluster"
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/identity"
+	"github.com/twinlun/twinlun/cluster/member"
+)
+
+// Backend is the node that the API is about.
+type Backend interface {
+	// Cluster is the node's membership; nil: it is in no cluster.
+	Cluster() Cluster
+	// Found makes a cluster with this node as its first one.
+	Found(ctx context.Context, o member.FoundOptions) error
+	// Join has the token's cluster take this node in.
+	Join(ctx context.Context, token string, n identity.Newcomer) error
+	// Node is the node as it is now.
+	Node() NodeStatus
+}
+
+// Cluster is a membership, as package member has it. Errors that are a *catalog.Error are
+// shown with their code.
+type Cluster interface {
+	Self() catalog.NodeID
+	State() *catalog.State
+	Leader() string
+	Members() ([]cluster.Member, error)
+	Do(ctx context.Context, by string, body catalog.Body) (catalog.Result, error)
+	NewToken(ctx context.Context, by string, life time.Duration) (text string, expires time.Time, err error)
+	Seal(secret []byte) ([]byte, error)
+}
