@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,4 +100,31 @@ func TestCannotGoOn(t *testing.T) {
 	w.change = nil
 	b.start(false)
 	w.check([]string{"x", "new", "y", "z"}, "a", "b")
+}
+
+// A node is closed while it is committing: nobody waits for what never comes.
+func TestCloseWhileBusy(t *testing.T) {
+	w := newWorld(t, nil, "a")
+	for round := range 6 {
+		w.nodes["a"].start(round == 0)
+		n := w.nodes["a"].Node
+		w.until("a leads", func() bool { return n.Leader() == "a" })
+		var busy sync.WaitGroup
+		for range 8 {
+			busy.Go(func() {
+				for n.Sync(context.Background()) == nil {
+				}
+			})
+			busy.Go(func() {
+				for {
+					if _, err := n.Propose(context.Background(), []byte("x")); err != nil {
+						return
+					}
+				}
+			})
+		}
+		w.until("it is busy", func() bool { return n.Applied() > uint64(20*round+10) })
+		w.nodes["a"].stop()
+		busy.Wait()
+	}
 }

@@ -111,15 +111,15 @@ func (n *Node) change(op byte, node string, now raft.Configuration, at uint64) e
 	i := slices.IndexFunc(now.Servers, func(s raft.Server) bool { return s.ID == id })
 	switch {
 	case op == memberVoter:
-		return n.raft.AddVoter(id, address, at, requestTime).Error()
+		return n.await(n.raft.AddVoter(id, address, at, requestTime))
 	case op == memberNonvoter && i >= 0 && now.Servers[i].Suffrage == raft.Voter:
-		return n.raft.DemoteVoter(id, at, requestTime).Error()
+		return n.await(n.raft.DemoteVoter(id, at, requestTime))
 	case op == memberNonvoter:
-		return n.raft.AddNonvoter(id, address, at, requestTime).Error()
+		return n.await(n.raft.AddNonvoter(id, address, at, requestTime))
 	case op == memberRemove && i < 0:
 		return nil
 	case op == memberRemove:
-		return n.raft.RemoveServer(id, at, requestTime).Error()
+		return n.await(n.raft.RemoveServer(id, at, requestTime))
 	}
 	return fmt.Errorf("a change of the members of kind %d", op)
 }

@@ -235,7 +235,7 @@ func (n *Node) HandOver() error {
 	if n.raft.State() != raft.Leader {
 		return nil
 	}
-	return n.raft.LeadershipTransfer().Error()
+	return n.await(n.raft.LeadershipTransfer())
 }
 
 // Close ends the node's part: no goroutine of it is left, but its port.

@@ -241,7 +241,18 @@ func TestTokens(t *testing.T) {
 	}
 	time.Sleep(1100 * time.Millisecond) // a token's time is in whole seconds
 	refused("d", old, "has expired")
-	foreign := newWorld(t).found("z")
-	unknown := foreign.token()
-	refused("e", unknown, "refuse") // its address is another cluster's, whose node e would be
+	ca, err := identity.NewCA(identity.NewClusterID(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := ca.NewToken([]string{a.address}, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("e", foreign.Text(), "not the cluster that the token is for")
+	made, err := a.id.Authority().NewToken([]string{a.address}, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("f", made.Text(), "does not know this token")
 }
