@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -102,29 +101,37 @@ func TestCannotGoOn(t *testing.T) {
 	w.check([]string{"x", "new", "y", "z"}, "a", "b")
 }
 
-// A node is closed while it is committing: nobody waits for what never comes.
+// A node is closed while much is committed and waits for the FSM: the library forgets
+// that, and nobody waits for what never comes.
 func TestCloseWhileBusy(t *testing.T) {
-	w := newWorld(t, nil, "a")
-	for round := range 6 {
-		w.nodes["a"].start(round == 0)
-		n := w.nodes["a"].Node
-		w.until("a leads", func() bool { return n.Leader() == "a" })
-		var busy sync.WaitGroup
-		for range 8 {
-			busy.Go(func() {
-				for n.Sync(context.Background()) == nil {
-				}
-			})
-			busy.Go(func() {
-				for {
-					if _, err := n.Propose(context.Background(), []byte("x")); err != nil {
-						return
-					}
-				}
-			})
-		}
-		w.until("it is busy", func() bool { return n.Applied() > uint64(20*round+10) })
-		w.nodes["a"].stop()
-		busy.Wait()
+	gate := make(chan struct{})
+	w := newWorld(t, func(cfg *Config) { cfg.FSM.(*list).gate = gate }, "a")
+	w.nodes["a"].start(true)
+	n := w.nodes["a"].Node
+	w.until("a leads", func() bool { return n.Leader() == "a" })
+	const many = 32
+	ended := make(chan error, many)
+	for range many {
+		at := n.Stats().Committed
+		go func() {
+			_, err := n.Propose(context.Background(), []byte("x"))
+			ended <- err
+		}()
+		w.until("it is committed", func() bool { return n.Stats().Committed > at })
 	}
+	closed := make(chan struct{})
+	go func() {
+		w.nodes["a"].stop()
+		close(closed)
+	}()
+	w.until("the library ends", func() bool { return n.Stats().State == "Shutdown" })
+	close(gate)
+	for range many {
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Fatal("a proposal waits for ever")
+		}
+	}
+	<-closed
 }

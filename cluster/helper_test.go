@@ -26,10 +26,14 @@ const patience = 60 * time.Second
 type list struct {
 	mu      sync.Mutex
 	Cmds    []string
-	unknown string // a command that it cannot apply
+	unknown string        // a command that it cannot apply
+	gate    chan struct{} // nil: open; else each command waits until it is closed
 }
 
 func (l *list) Apply(cmd []byte, index uint64) (any, error) {
+	if l.gate != nil {
+		<-l.gate
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.unknown != "" && string(cmd) == l.unknown {
