@@ -52,6 +52,9 @@ func command() *cobra.Command {
 				}
 				return nil
 			}
+			if cfg.Witness != nil {
+				return witness(cfg)
+			}
 			return serve(cfg, src)
 		},
 	}

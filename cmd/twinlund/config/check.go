@@ -11,6 +11,9 @@ import (
 
 // check finds what is missing, and what does not go together.
 func (c *Config) check() error {
+	if err := c.checkWitness(); err != nil {
+		return err
+	}
 	if c.byHand() == "" {
 		return c.inCluster()
 	}

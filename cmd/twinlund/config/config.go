@@ -38,11 +38,13 @@ type Config struct {
 	// Of a node in a cluster. Its LUNs, targets and hosts come from the catalog.
 	Cluster *Cluster          // nil: one of a pair that is configured by hand
 	Groups  map[string]uint16 // portal groups of all nodes, by name; nil: as the portals have them
+	Witness *Witness          // nil: it serves LUNs
 
 	// Warnings are what is not wrong, and not good either.
 	Warnings []string
 
 	cluster   Cluster
+	witness   Witness
 	common    Target // what targets have in common, or the only one
 	discovery proof
 }

@@ -104,7 +104,7 @@ func TestOrder(t *testing.T) {
 // and says what would do.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
-		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are cluster, data-dir, discovery, hosts, iscsi, log, luns, node`},
+		{"node: a", "nod: a", `unknown key "nod"; allowed at the top are cluster, data-dir, discovery, hosts, iscsi, join, log, luns, node`},
 		{"portal-group: 1", "portal-gruop: 1", `unknown key "iscsi.portal-gruop"; allowed in iscsi are alias, iqn`},
 		{"group: 2", "tag: 2", `unknown key "tag"; allowed in iscsi.portals, entry 2, are address, group`},
 		{"size: 10GiB", "sise: 10GiB", `unknown key "sise"; allowed in luns, entry 1, are backing`},

@@ -25,6 +25,7 @@ func AddFlags(flags *pflag.FlagSet) {
 			flags.String(s.Flag(), s.Default, s.Usage)
 		}
 	}
+	flags.Lookup("witness").NoOptDefVal = "true"
 }
 
 // Load reads a configuration and checks it.

@@ -38,7 +38,7 @@ const envPrefix = "TWINLUN_"
 
 // Settings is the table of all settings, in the order in which they are shown.
 func Settings() []Setting {
-	return []Setting{
+	return append([]Setting{
 		{"node", "", "name of this node", func(c *Config, v string) error { c.Node = v; return checkName(v) }},
 		{"data-dir", "/var/lib/twinlund", "folder of replicas and map files that have no path of their own",
 			func(c *Config, v string) error { c.DataDir = v; return nil }},
@@ -85,7 +85,7 @@ func Settings() []Setting {
 		{"peer.dead-after", "2s", "silence after which the peer is given up", duration(func(c *Config) *time.Duration { return &c.Peer.DeadAfter })},
 		{"peer.compress", "true", "compress what is sent", setCompress},
 		{"peer.copy-rate", "0", "limit of copying for each LUN, bytes per second; 0: none", setCopyRate},
-	}
+	}, witnessSettings()...)
 }
 
 func setLevel(c *Config, v string) error {
