@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/twinlun/twinlun/cmd/twinlun/commands"
 )
 
 var version = "unknown" // set when it is linked, from the file VERSION
@@ -29,6 +31,7 @@ func command() *cobra.Command {
 		Short: "one LUN, two sites, both of them writable",
 		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
+	commands.Add(root)
 	root.AddCommand(demoCommand(), mapCommand(), &cobra.Command{
 		Use: "version", Short: "tell the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "twinlun", version) },

@@ -17,7 +17,7 @@ func witness(cfg *config.Config) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	limitGarbage(nil)
-	w, err := daemon.StartWitness(cfg, log)
+	w, err := daemon.StartWitness(cfg, version, log)
 	if err != nil {
 		return err
 	}

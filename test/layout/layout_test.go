@@ -47,6 +47,7 @@ var floors = map[string]int{
 	"cluster":     3,
 
 	"cluster/member":  4,
+	"cluster/roles":   4,
 	"target/volume":   4,
 	"target/sanitize": 4,
 
@@ -55,8 +56,8 @@ var floors = map[string]int{
 	"target/fuse":  5,
 
 	"webui/api":     6,
-	"webui/console": 6,
-	"webui/client":  6,
+	"webui/console": 7,
+	"webui/client":  7,
 }
 
 // top is what puts everything together and what tests it: these may import
@@ -71,7 +72,7 @@ var outside = map[string][]string{
 	"github.com/hashicorp/go-hclog":     {"cluster"}, // raft's, for its log
 	"github.com/hashicorp/raft":         {"cluster"}, // consensus between nodes and witness
 	"go.etcd.io/bbolt":                  {"cluster"}, // the raft log's file
-	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication/emulator", "socket", "target/backing", "target/iscsi", "cmd"},
+	"golang.org/x/sys":                  {"dirtymap/mapfile", "replication/emulator", "socket", "target/backing", "target/iscsi", "cluster/roles", "cmd"},
 	"github.com/gin-gonic/gin":          {"webui/api"}, // the HTTP router
 	"github.com/danielgtaylor/huma/v2":  {"webui/api"}, // requests and answers from types, and the OpenAPI document
 	"github.com/spf13/cobra":            {"cmd"},

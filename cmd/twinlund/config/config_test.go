@@ -170,7 +170,7 @@ func TestPortals(t *testing.T) {
 
 func TestEnvironmentErrors(t *testing.T) {
 	for env, want := range map[string]string{
-		"TWINLUN_PEER_STREAM=3":    "unknown variable TWINLUN_PEER_STREAM; allowed are TWINLUN_CLUSTER_LISTEN, TWINLUN_CLUSTER_SOCKET, TWINLUN_CONFIG, TWINLUN_DATA_DIR",
+		"TWINLUN_PEER_STREAM=3":    "unknown variable TWINLUN_PEER_STREAM; allowed are TWINLUN_CLUSTER_LISTEN, TWINLUN_CLUSTER_ROUTES, TWINLUN_CLUSTER_SOCKET, TWINLUN_CONFIG, TWINLUN_DATA_DIR",
 		"TWINLUN_PEER_STREAMS=x":   "environment TWINLUN_PEER_STREAMS: peer.streams: \"x\"",
 		"TWINLUN_LOG_LEVEL=silent": "is none of debug, info, warn, error",
 	} {

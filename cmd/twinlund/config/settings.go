@@ -49,6 +49,7 @@ func Settings() []Setting {
 
 		{"cluster.listen", ":7480", "host:port for the other nodes of the cluster",
 			func(c *Config, v string) error { c.cluster.Listen = v; return checkAddress(v) }},
+		{"cluster.routes", "", "other addresses of some nodes, as this one reaches them: NAME=host:port, or several", setRoutes},
 		{"cluster.socket", "", "socket of the API, for twinlun; empty: api.sock in data-dir",
 			func(c *Config, v string) error { c.cluster.Socket = v; return nil }},
 
@@ -133,4 +134,20 @@ func (l Log) Logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// setRoutes reads "b=192.0.2.7:7480,c=192.0.2.8:7480"; a node may have several.
+func setRoutes(c *Config, v string) error {
+	c.cluster.Routes = map[string][]string{}
+	for _, r := range strings.Split(v, ",") {
+		node, address, _ := strings.Cut(strings.TrimSpace(r), "=")
+		if err := checkName(node); err != nil {
+			return fmt.Errorf("%q: NAME=host:port is wanted: %w", r, err)
+		}
+		if err := checkAddress(address); err != nil {
+			return fmt.Errorf("%q: NAME=host:port is wanted: %w", r, err)
+		}
+		c.cluster.Routes[node] = append(c.cluster.Routes[node], address)
+	}
+	return nil
 }
