@@ -49,6 +49,12 @@ func (e *CheckCondition) Error() string {
 	return fmt.Sprintf("CHECK CONDITION: sense key %x, additional sense %02x/%02x", e.Key, e.ASC, e.ASCQ)
 }
 
+// held tells that the target cannot read or write there now, as the newest data is at a site
+// that is away: a host's administrator would wait for that.
+func (e *CheckCondition) held() bool {
+	return e.Key == SenseMediumError && e.ASCQ == 0 && (e.ASC == 0x11 || e.ASC == 0x0c)
+}
+
 // SCSI status codes and sense keys in use (SAM-5 5.3.1, SPC-4 4.5.6).
 const (
 	StatusGood           = 0x00

@@ -140,7 +140,7 @@ func passing(err error) bool {
 	}
 	var check *CheckCondition
 	if errors.As(err, &check) {
-		return check.Key == SenseUnitAttention || check.Key == SenseNotReady || check.Key == SenseAborted
+		return check.Key == SenseUnitAttention || check.Key == SenseNotReady || check.Key == SenseAborted || check.held()
 	}
 	var status *StatusError
 	if errors.As(err, &status) {

@@ -1,17 +1,19 @@
-// Package demo runs two sites on one machine: a twinlund for each as a child
-// process, and the link between them through an emulated line in this process.
-// It promises that no child outlives it, and that without a folder of its own
-// nothing is left behind.
+// Package demo runs a cluster on one machine: a twinlund for each of two sites and one for
+// the witness, as child processes, and what the two sites say to one another through an
+// emulated line in this process. It promises that no child outlives it, and that without a
+// folder of its own nothing is left behind.
 //
 // Ports, all on 127.0.0.1:
 //
-//	base    iSCSI of site a        base+10  iSCSI of site b
-//	base+1  status page of a       base+11  status page of b
-//	base+2  the line's end for a   base+12  link of b, where the line ends
-//	base+3  control of the line
+//	base    iSCSI of site a           base+10  iSCSI of site b
+//	base+1  status page of a          base+11  status page of b
+//	base+2  the line's end for a      base+12  nodes' port of b
+//	base+3  control of the line       base+13  the line's end for b
+//	base+4  nodes' port of a          base+14  nodes' port of the witness
 //
-// Files: DIR/demo.json says which LUN there is; DIR/a and DIR/b hold each site's
-// twinlund.yaml, twinlund.log, disk.img, disk.map and disk.journal.
+// Files: DIR/demo.json says which LUN there is; DIR/a, DIR/b and DIR/w hold each node's
+// twinlund.yaml, twinlund.log, the socket of its API (api.sock), its part in the cluster,
+// and at the sites disk.img and the folder luns.
 package demo
 
 import (
@@ -52,8 +54,8 @@ type demo struct {
 	dir   string // absolute
 	lun   lun
 	line  *emulator.Line
-	ctrl  string // address of the line's control port
-	sites [2]*site
+	ctrl  string   // address of the line's control port
+	sites [3]*site // a, b, and the witness
 	out   *screen
 
 	mu     sync.Mutex // over the JSON file
@@ -84,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		})
 	}
 	err = d.show(ctx)
-	d.out.print("stopping both sites …")
+	d.out.print("stopping both sites and the witness …")
 	cancel(err)
 	children.Wait()
 	d.removeJSON()
@@ -135,20 +137,23 @@ func (d *demo) makeSites() (err error) {
 	if d.lun, err = openLUN(filepath.Join(d.dir, "demo.json"), d.o.Size, d.o.BlockSize); err != nil {
 		return err
 	}
-	for i, name := range []string{"a", "b"} {
+	for i, name := range names {
 		d.sites[i] = newSite(name, d.dir, d.o)
-		if err := d.sites[i].configure(d); err != nil {
+		if err := d.sites[i].configure(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startLine starts the emulated line. The link always goes through it, so that
-// delay, rate and cuts can be changed while the demo runs.
+// startLine starts the emulated line. What the sites say to one another always goes
+// through it, so that delay, rate and cuts can be changed while the demo runs; what they
+// say to the witness does not.
 func (d *demo) startLine() (err error) {
 	d.line, err = emulator.Start(emulator.Config{
-		Listen: address(d.o.BasePort + lineOffset), Target: address(d.o.BasePort + siteOffset + peerOffset), State: d.o.Line,
+		Listen: address(d.o.BasePort + lineOffset), Target: d.sites[1].peer,
+		Back:  emulator.Way{Listen: address(d.o.BasePort + backOffset), Target: d.sites[0].peer},
+		State: d.o.Line,
 	})
 	if err != nil {
 		return fmt.Errorf("start the line between the sites: %w", err)

@@ -59,22 +59,17 @@ func TestConfigurations(t *testing.T) {
 	if err := d.makeSites(); err != nil {
 		t.Fatal(err)
 	}
-	var dial, listen string
 	for i, s := range d.sites {
 		c, err := config.Source{File: s.file("twinlund.yaml")}.Load()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Node != s.name || c.DataDir != s.dir || int(c.PortalGroup) != i+1 || len(c.Targets[0].Portals) != 2 || c.LUNs[0].Size != DefaultSize {
-			t.Errorf("site %s: %+v", s.name, c)
+		if c.Cluster == nil || c.DataDir != s.dir || c.Cluster.Listen != s.peer || c.Cluster.Socket != s.file("api.sock") || (c.Witness != nil) != (i == 2) {
+			t.Errorf("node %s: %+v", s.name, c)
 		}
-		if c.Targets[0].Portals[i] != (config.Portal{Address: s.portal, Group: uint16(i + 1)}) {
-			t.Errorf("site %s: portals %v", s.name, c.Targets[0].Portals)
+		if want := []string{"127.0.0.1:13262", "127.0.0.1:13273", ""}[i]; want != "" && c.Cluster.Routes[names[1-i]][0] != want {
+			t.Errorf("node %s: routes %v, want the line's end", s.name, c.Cluster.Routes)
 		}
-		dial, listen = dial+c.Peer.Address, listen+c.Peer.Listen
-	}
-	if dial != "127.0.0.1:13262" || listen != "127.0.0.1:13272" {
-		t.Errorf("a dials %s, b listens on %s; want both ends of the line", dial, listen)
 	}
 }
 

@@ -83,10 +83,12 @@ as root, with open-iscsi, for a disk of this machine at each site:
   iscsiadm -m node -T %[3]s -p %[1]s --login
   (a file system goes to one site at a time: unmount it before it is mounted at the other)
 
-  kill -9 %[6]d                                                    # site a; it comes back
+  kill -9 %[6]d                                                    # site a; it comes back, b serves meanwhile
   curl -X PUT -d '{"cut":"both"}' http://%[4]s/        # cut the link; "none" heals it
   curl -X PUT -d '{"delay":"25ms"}' http://%[4]s/      # make it longer
 
+  twinlun status --socket %[7]s     # the cluster
+
 Ctrl-C ends the demo.
-`, a, b, IQN, d.ctrl, config.FormatSize(d.lun.Size), d.sites[0].currentPID())
+`, a, b, IQN, d.ctrl, config.FormatSize(d.lun.Size), d.sites[0].currentPID(), d.sites[0].file("api.sock"))
 }

@@ -19,7 +19,10 @@ const (
 // show waits until both sites serve, tells what can be done, and shows the status
 // until ctx ends.
 func (d *demo) show(ctx context.Context) error {
-	d.out.print(fmt.Sprintf("starting sites a and b in %s …", d.dir))
+	d.out.print(fmt.Sprintf("starting sites a and b and the witness in %s …", d.dir))
+	if err := d.setUp(ctx); err != nil {
+		return err
+	}
 	if !d.waitUntilServing(ctx) {
 		return context.Cause(ctx)
 	}
@@ -70,7 +73,7 @@ func ready(ctx context.Context, portal string) bool {
 
 // statusLines asks both sites.
 func (d *demo) statusLines(ctx context.Context) (lines []string) {
-	for _, s := range d.sites {
+	for _, s := range d.sites[:2] {
 		ask, cancel := context.WithTimeout(ctx, askTime)
 		st, err := status.Get(ask, s.page)
 		cancel()
@@ -99,8 +102,11 @@ func (s *site) statusLine(st *status.Status, now time.Time) string {
 		link = fmt.Sprintf("link up, round trip %.1f ms", float64(st.Link.RTT)/1e6)
 	}
 	serving := "serves"
-	if !l.Serving {
+	switch {
+	case !l.Serving:
 		serving = "waits"
+	case l.Alone:
+		serving = "serves alone"
 	}
 	perSecond, bytesPerSecond := s.rates(sample{now, l.Copies, l.CopiedBytes})
 	return fmt.Sprintf("site %s  %s  %-6s  %s  dirty %s  marks %d  fetches %d  copies %.0f/s (%s/s)",

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/twinlun/twinlun/webui/client"
 )
 
 const (
@@ -25,79 +27,62 @@ const (
 	quickDeath = 2 * time.Second
 )
 
-// site is one of the two, and the daemon that runs for it.
+// names are those of the nodes, and of where they stand.
+var names = [3]string{"a", "b", "w"}
+
+// site is a site, or the witness, and the daemon that runs for it.
 type site struct {
-	name, dir, daemon    string
-	portal, page         string // addresses
-	group                int
-	restart              bool
-	peerListen, peerDial string
-	pid                  atomic.Int64 // of the daemon; 0: none runs
-	last                 sample       // show's
+	name, dir, daemon string
+	portal, page      string // addresses; of the witness none
+	peer              string // address of the nodes' port
+	route             string // NAME=address of the other site, through the line
+	restart           bool
+	pid               atomic.Int64 // of the daemon; 0: none runs
+	last              sample       // show's
 }
 
 func newSite(name, dir string, o Options) *site {
-	s := &site{name: name, dir: filepath.Join(dir, name), daemon: o.Daemon, group: 1, restart: !o.NoRestart}
+	s := &site{name: name, dir: filepath.Join(dir, name), daemon: o.Daemon, restart: !o.NoRestart}
 	base := o.BasePort
-	if name == "b" {
-		s.group, base = 2, base+siteOffset
-		s.peerListen = address(base + peerOffset)
-	} else {
-		s.peerDial = address(base + lineOffset)
+	switch name {
+	case "a":
+		s.peer, s.route = address(base+nodeOffset), "b="+address(base+lineOffset)
+	case "b":
+		s.peer, s.route = address(base+peerOffset), "a="+address(base+backOffset)
+		base += siteOffset
+	default:
+		s.peer = address(base + witnessOffset)
+		return s
 	}
 	s.portal, s.page = address(base), address(base+statusOffset)
 	return s
 }
 
+func (s *site) witness() bool { return s.portal == "" }
+
 func (s *site) currentPID() int { return int(s.pid.Load()) }
 
 func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
 
+// client asks the daemon.
+func (s *site) client() *client.Client { return client.Local(s.file("api.sock")) }
+
 var configuration = template.Must(template.New("").Parse(`# Made by twinlun demo.
-node: {{.Site.Name}}
-data-dir: {{printf "%q" .Site.Dir}}
-status: {listen: "{{.Site.Page}}"}
-iscsi:
-  iqn: {{.IQN}}
-  listen: ["{{.Site.Portal}}"]
-  portal-group: {{.Site.Group}}
-  portals:{{range .Portals}}
-    - {address: "{{.Portal}}", group: {{.Group}}}{{end}}
-hosts:
-  - initiator: "*" # everybody on this machine
-peer:
-  name: {{.Peer}}
-  token: {{.LUN.UUID}}{{with .Site.PeerListen}}
-  listen: "{{.}}"{{end}}{{with .Site.PeerDial}}
-  address: "{{.}}"{{end}}
-luns:
-  - {number: 0, name: disk, uuid: {{.LUN.UUID}}, size: {{.LUN.Size}}, block-size: {{.LUN.BlockSize}}, preferred: a}
+data-dir: {{printf "%q" .Dir}}
+cluster:
+  listen: {{.Peer}}{{with .Route}}
+  routes: "{{.}}" # through the emulated line{{end}}{{with .Page}}
+status: {listen: "{{.}}"}{{else}}
+witness: true{{end}}
 `))
 
-// siteConfig is a site as the template sees it.
-type siteConfig struct {
-	Name, Dir, Portal, Page, PeerListen, PeerDial string
-	Group                                         int
-}
-
-func (s *site) config() siteConfig {
-	return siteConfig{s.name, s.dir, s.portal, s.page, s.peerListen, s.peerDial, s.group}
-}
-
-// configure writes the daemon's configuration.
-func (s *site) configure(d *demo) error {
+// configure writes the daemon's configuration. What it serves is in the catalog.
+func (s *site) configure() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	peer := map[string]string{"a": "b", "b": "a"}[s.name]
-	var portals []siteConfig
-	for _, name := range []string{"a", "b"} {
-		portals = append(portals, newSite(name, d.dir, d.o).config())
-	}
 	var text bytes.Buffer
-	err := configuration.Execute(&text, map[string]any{
-		"Site": s.config(), "IQN": IQN, "Portals": portals, "Peer": peer, "LUN": d.lun,
-	})
+	err := configuration.Execute(&text, struct{ Dir, Peer, Route, Page string }{s.dir, s.peer, s.route, s.page})
 	if err != nil {
 		return err
 	}

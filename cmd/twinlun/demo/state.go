@@ -59,7 +59,9 @@ type Info struct {
 	IQN   string     `json:"iqn"`
 	LUN   int        `json:"lun"`
 	Sites []SiteInfo `json:"sites"`
-	Link  LinkInfo   `json:"link"`
+	// Witness has no portal and no status page.
+	Witness SiteInfo `json:"witness"`
+	Link    LinkInfo `json:"link"`
 }
 
 // SiteInfo is about one site.
@@ -69,6 +71,7 @@ type SiteInfo struct {
 	PID    int    `json:"pid"` // of the daemon that runs now
 	Dir    string `json:"dir"`
 	Status string `json:"status"` // address of its status page
+	API    string `json:"api"`    // socket of its API
 }
 
 // LinkInfo is about the line between the sites.
@@ -87,7 +90,12 @@ func (d *demo) updateJSON(serves bool) error {
 	}
 	info := Info{IQN: IQN, LUN: 0, Link: LinkInfo{Control: d.ctrl}}
 	for _, s := range d.sites {
-		info.Sites = append(info.Sites, SiteInfo{Name: s.name, Portal: s.portal, PID: s.currentPID(), Dir: s.dir, Status: s.page})
+		i := SiteInfo{Name: s.name, Portal: s.portal, PID: s.currentPID(), Dir: s.dir, Status: s.page, API: s.file("api.sock")}
+		if s.witness() {
+			info.Witness = i
+		} else {
+			info.Sites = append(info.Sites, i)
+		}
 	}
 	return writeJSON(d.o.JSON, info)
 }

@@ -190,10 +190,13 @@ func (d *Daemon) fail(err error) {
 // Failed receives what makes the daemon useless, if anything does.
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
-// ISCSI is the address of the first listener for initiators.
+// ISCSI is the address of the first listener for initiators; nil: there is none yet.
 func (d *Daemon) ISCSI() net.Addr {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.sockets.iscsi) == 0 {
+		return nil
+	}
 	return d.sockets.iscsi[0].Addr()
 }
 

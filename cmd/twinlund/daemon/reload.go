@@ -114,9 +114,6 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 	d.mu.Unlock()
 	errs = d.changeTargets(ctx, before, next)
 	d.closeUnused(next)
-	for _, l := range p.open {
-		d.tasks.Go(func() { d.serve(l.Listener) })
-	}
 	for _, l := range p.leave {
 		errs = append(errs, d.remove(l))
 	}
@@ -130,6 +127,10 @@ func (d *Daemon) apply(ctx context.Context, next *config.Config, p plan) (errs [
 			err = all[len(all)-1].start()
 		}
 		errs = append(errs, err)
+	}
+	// Hosts find everything there.
+	for _, l := range p.open {
+		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
 	return errs
 }
