@@ -389,7 +389,7 @@ func TestAskCertificate(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	w := newWorld(t, nil, "a", "b")
 	w.startAll("a", "b")
-	for kind, says := range map[byte]string{0: "kind 0", 99: "kind 99", askMember: "without a node", askPropose: "without an id"} {
+	for kind, says := range map[byte]string{0: "kind 0", 99: "kind 99", askMember: "without a node", askPropose: "without an id", askApplied: "index of 0 bytes"} {
 		if _, err := w.nodes["b"].peers.ask(w.ctx(), "a", kind, nil); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("kind %d: %v", kind, err)
 		}

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,9 +36,29 @@ type node struct {
 	dir     string
 	address string
 
+	said logged
+
 	mu   sync.Mutex
 	seen []string // what Applied was told
 	late []string // of that, what State showed before
+}
+
+// logged is what a node has said in its log.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
 }
 
 func newWorld(t *testing.T) *world { return &world{t: t, nodes: map[string]*node{}} }
@@ -65,7 +87,7 @@ func (n *node) config() Config {
 	}
 	return Config{
 		Dir: n.dir, Listen: []net.Listener{ln}, Applied: n.applied,
-		Log: slog.New(slog.NewTextHandler(n.w.t.Output(), nil)).With("at", n.name),
+		Log: slog.New(slog.NewTextHandler(io.MultiWriter(n.w.t.Output(), &n.said), nil)).With("at", n.name),
 	}
 }
 
