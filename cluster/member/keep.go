@@ -64,24 +64,32 @@ func (m *Member) announce() error {
 	return err
 }
 
-// lead has the raft group follow the catalog. What is committed is applied before: a
-// leader that has just been elected may have members of which its catalog knows nothing
-// yet.
+// lead has the raft group follow the catalog. If there is something to do, what is
+// committed is applied before: a leader that has just been elected may have members of
+// which its catalog knows nothing yet. If there is nothing, the cluster is left in peace.
 func (m *Member) lead() error {
+	if todo, err := m.todo(); len(todo) == 0 {
+		return errors.Join(err, m.raise())
+	}
 	ctx, cancel := context.WithTimeout(m.ctx, keepTime)
 	defer cancel()
 	if err := m.node.Sync(ctx); err != nil {
 		return err
 	}
-	members, err := m.node.Members()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, s := range steps(m.State(), members) {
+	todo, err := m.todo()
+	errs := []error{err}
+	for _, s := range todo {
 		errs = append(errs, m.take(s))
 	}
 	return errors.Join(append(errs, m.raise())...)
+}
+
+func (m *Member) todo() ([]step, error) {
+	members, err := m.node.Members()
+	if err != nil {
+		return nil, err
+	}
+	return steps(m.State(), members), nil
 }
 
 // step is a change of the raft group.

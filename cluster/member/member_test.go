@@ -256,3 +256,20 @@ func TestTokens(t *testing.T) {
 	}
 	refused("f", made.Text(), "does not know this token")
 }
+
+// A cluster in which nothing happens writes nothing.
+func TestPeace(t *testing.T) {
+	w, all := three(t)
+	w.rename(all[1], "x")
+	w.agree(all...)
+	leader := w.leader(all...)
+	before := leader.Member.node.Stats().LastIndex
+	for range 3 {
+		if err := errors.Join(leader.lead(), leader.announce()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := leader.Member.node.Stats(); now.LastIndex != before && now.State == "Leader" {
+		t.Errorf("the log went from %d to %d", before, now.LastIndex)
+	}
+}
