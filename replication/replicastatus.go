@@ -43,6 +43,17 @@ func (r *Replica) Status() ReplicaStatus {
 	return s
 }
 
+// Owned counts the extents of which only this node may have the newest data, up to most:
+// what the other site would miss if this one were lost now.
+func (r *Replica) Owned(most int) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ext, ok := r.m.NextOwned(0); ok && n < most; ext, ok = r.m.NextOwned(ext + 1) {
+		n++
+	}
+	return n
+}
+
 func (r *Replica) whyLocked() string {
 	switch {
 	case r.closing:

@@ -7,7 +7,7 @@ const (
 	MaxRemoved  = 1024 // nodes that stay refused
 	MaxLUNs     = 4096
 	MaxTargets  = 128 // as many as a device has port identifiers for
-	MaxPortals  = 64 // of a target: each node on several networks
+	MaxPortals  = 64  // of a target: each node on several networks
 	MaxHosts    = 16384
 	MaxNames    = 16 // initiators of one host: its adapters
 	MaxGroups   = 4096

@@ -47,6 +47,7 @@ func demoCommand() *cobra.Command {
 	f.StringVar(&blockSize, "block-size", "512", "size of its logical blocks: 512 or 4096")
 	f.DurationVar(&o.Line.Delay, "link-delay", 0, "one-way delay of the link")
 	f.Int64Var(&o.Line.Rate, "link-rate", 0, "rate of the link, bits per second in each direction; 0: no limit")
+	f.DurationVar(&o.ColdAfter, "cold-after", 0, "how long a site keeps the ownership of what it does not write; default: 10s")
 	f.BoolVar(&o.NoRestart, "no-restart", false, "do not start a killed daemon again")
 	return cmd
 }

@@ -189,7 +189,7 @@ type unit struct {
 
 	preferred atomic.Uint32            // target port group
 	places    atomic.Pointer[[]uint16] // see Place
-	moved     sync.Map // the target port groups whose state was changed
+	moved     sync.Map                 // the target port groups whose state was changed
 }
 
 // blocks is the capacity in logical blocks.

@@ -116,3 +116,83 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// TestLinuxFailover: one disk over both sites, under dm-multipath; each of the sites dies,
+// and comes back, while fio writes and verifies.
+func TestLinuxFailover(t *testing.T) {
+	t.Parallel()
+	r := startForVM(t, "--size", "256MiB", "--cold-after", "500ms", "--no-restart")
+	shared, done := t.TempDir(), make(chan struct{})
+	obeyed := make(chan struct{})
+	go func() {
+		defer close(obeyed)
+		r.obey(shared, done)
+	}()
+	defer func() {
+		close(done)
+		<-obeyed
+	}()
+	r.guest("failover.sh", "-s", shared)
+	r.waitClean()
+	sameBytes(t, r)
+}
+
+// obey does what the guest asks for by files in a folder, until done: it takes idle away
+// when neither site has anything that the other one would miss; it kills a site for
+// dead-SITE, says so with gone-SITE, and starts it again when dead-SITE is not there any more.
+func (r *running) obey(folder string, done <-chan struct{}) {
+	var dead [2]bool
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		if idle := filepath.Join(folder, "idle"); exists(idle) && r.idle(0) && r.idle(1) {
+			os.Remove(idle)
+		}
+		for site := range 2 {
+			switch wanted := exists(filepath.Join(folder, fmt.Sprint("dead-", site))); {
+			case wanted && !dead[site]:
+				r.kill(site)
+				if err := os.WriteFile(filepath.Join(folder, fmt.Sprint("gone-", site)), nil, 0o600); err != nil {
+					r.t.Error(err)
+				}
+				dead[site] = true
+			case !wanted && dead[site]:
+				r.revive(site)
+				dead[site] = false
+			}
+		}
+	}
+}
+
+// idle tells whether a site has nothing that the other one would miss.
+func (r *running) idle(site int) bool {
+	s, err := r.status(site)
+	return err == nil && s.LUNs[0].Serving && s.LUNs[0].Dirty == 0 && s.LUNs[0].Owned == 0
+}
+
+// revive starts the daemon of a site of a demo that does not do that itself. It ends
+// before the demo.
+func (r *running) revive(site int) {
+	dir := r.info().Sites[site].Dir
+	log, err := os.OpenFile(filepath.Join(dir, "twinlund.log"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	cmd := exec.Command(filepath.Join(bin, "twinlund"), "--config", filepath.Join(dir, "twinlund.yaml"))
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		r.t.Error(err)
+		return
+	}
+	r.t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			r.t.Errorf("the daemon of site %d ended with %v", site, err)
+		}
+		log.Close()
+	})
+}

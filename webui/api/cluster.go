@@ -41,6 +41,16 @@ type NewMember struct {
 	Witness   bool     `json:"witness,omitempty" doc:"it has a vote, and no replicas"`
 }
 
+// SettingsChange is what is to change of the settings.
+type SettingsChange struct {
+	Heartbeat      *catalog.Duration `json:"heartbeat,omitempty" doc:"how often a node asks its peers for a lease"`
+	Lease          *catalog.Duration `json:"lease,omitempty" doc:"how long that lasts"`
+	PreferredDelay *catalog.Duration `json:"preferred_delay,omitempty" doc:"how much later than the preferred node the other one wants to serve alone"`
+	ColdAfter      *catalog.Duration `json:"cold_after,omitempty" doc:"when ownership of what is not written is given back"`
+	CopyRate       *int64            `json:"copy_rate,omitempty" doc:"limit of copying a LUN, bytes per second; 0: none"`
+	Compress       *bool             `json:"compress,omitempty" doc:"compress copies on the way"`
+}
+
 func (a *api) cluster(h huma.API) {
 	get(h, "/cluster", "get-cluster", "The cluster", func(context.Context, *none) (ClusterInfo, error) { return a.info() })
 	change(h, http.MethodPost, "/cluster/init", "init-cluster", "Make a cluster with this node as its first one",
@@ -59,6 +69,14 @@ func (a *api) cluster(h huma.API) {
 				return ClusterInfo{}, err
 			}
 			return a.info()
+		})
+	change(h, http.MethodPatch, "/settings", "change-settings", "Change settings of the whole cluster",
+		func(ctx context.Context, in *struct{ Body SettingsChange }) (catalog.Settings, error) {
+			change := catalog.ChangeSettings(in.Body)
+			if err := a.do(ctx, &change); err != nil {
+				return catalog.Settings{}, err
+			}
+			return a.Cluster().State().Settings(), nil
 		})
 	get(h, "/node", "get-node-status", "This node as it is now", func(context.Context, *none) (NodeStatus, error) { return a.Node(), nil })
 }

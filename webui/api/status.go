@@ -50,6 +50,7 @@ type ReplicaStatus struct {
 	Why     string `json:"why,omitempty" doc:"it does not serve"`
 
 	Dirty    int64 `json:"dirty" doc:"bytes that the peer does not have yet"`
+	Owned    int   `json:"owned" doc:"extents of which only this node may have the newest data; at most 4096 are counted"`
 	InFlight int64 `json:"inFlight" doc:"bytes of them on their way"`
 	Waiting  int   `json:"waiting" doc:"host commands that wait for the peer"`
 

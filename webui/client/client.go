@@ -117,6 +117,11 @@ func (c *Client) Join(ctx context.Context, n api.NewMember) (api.ClusterInfo, er
 	return ask[api.ClusterInfo](ctx, c, http.MethodPost, "/cluster/join", n)
 }
 
+// ChangeSettings changes settings of the whole cluster.
+func (c *Client) ChangeSettings(ctx context.Context, n api.SettingsChange) (catalog.Settings, error) {
+	return ask[catalog.Settings](ctx, c, http.MethodPatch, "/settings", n)
+}
+
 // Node is the node that is asked, as it is now.
 func (c *Client) Node(ctx context.Context) (api.NodeStatus, error) {
 	return ask[api.NodeStatus](ctx, c, http.MethodGet, "/node", nil)

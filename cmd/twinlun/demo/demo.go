@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/twinlun/twinlun/replication/emulator"
 )
@@ -40,8 +41,9 @@ type Options struct {
 	Dir       string // "": a temporary folder, removed in the end
 	JSON      string // "": none
 	BasePort  int
-	Size      int64 // bytes; 0: DefaultSize, or that of the LUN in Dir
-	BlockSize int64 // bytes; 0: 512, or that of the LUN in Dir
+	Size      int64         // bytes; 0: DefaultSize, or that of the LUN in Dir
+	BlockSize int64         // bytes; 0: 512, or that of the LUN in Dir
+	ColdAfter time.Duration // ownership of what is not written is given back; 0: as the cluster has it
 	Line      emulator.State
 	NoRestart bool
 	Out       io.Writer

@@ -77,6 +77,11 @@ func (d *demo) serveLUN(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
+	if cold := catalog.Duration(d.o.ColdAfter); cold > 0 {
+		if _, err := c.ChangeSettings(ctx, api.SettingsChange{ColdAfter: &cold}); err != nil {
+			return err
+		}
+	}
 	lun := api.NewLUN{Name: "disk", ID: &id, Size: d.lun.Size, BlockSize: int(d.lun.BlockSize)}
 	target := api.TargetBody{Alias: "demo"}
 	for _, s := range d.sites[:2] {

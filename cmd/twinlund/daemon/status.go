@@ -62,7 +62,7 @@ func (l *lun) status() status.LUN {
 		Serving: r.Serving, Why: r.Why, Dirty: r.Dirty, InFlight: r.InFlight, Waiting: r.Waiting,
 		Marks: r.Marks, MarkExtents: r.MarkExtents, Fetches: r.Fetches, FetchExtents: r.FetchExtents,
 		Copies: r.Copies, CopiedBytes: r.CopiedBlocks * dirtymap.BlockSize, Clears: r.Clears, Joins: r.Joins,
-		Alone: r.Alone, Taken: r.Taken, Held: r.HeldCommands,
+		Owned: l.replica().Owned(countOwned), Alone: r.Alone, Taken: r.Taken, Held: r.HeldCommands,
 		Space:  l.space.status(),
 		Alarms: r.Alarms, LastAlarm: r.LastAlarm,
 	}
@@ -73,6 +73,9 @@ func (l *lun) status() status.LUN {
 	}
 	return s
 }
+
+// countOwned is up to how many extents are counted for a status.
+const countOwned = 4096
 
 // resident is the process's memory, in bytes; 0: not known.
 func resident() int64 {
