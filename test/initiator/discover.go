@@ -23,7 +23,7 @@ func (o Options) Discover(ctx context.Context) ([]Target, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	l, err := connect(ctx, o.Address)
+	l, err := connect(ctx, &o)
 	if err != nil {
 		return nil, err
 	}

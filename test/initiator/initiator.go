@@ -33,6 +33,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -68,6 +69,10 @@ type Options struct {
 	MaxCommands  int           // in flight at a time; default 128, at most 4096
 	MaxTransfer  int           // bytes per READ or WRITE of the block methods; default 1 MiB
 	PingInterval time.Duration // a connection silent for two of these is lost; default 5 s, negative: never
+
+	// Dial connects to the portal, from elsewhere than this process's network; default:
+	// net.Dialer's.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // complete checks the options and fills in the defaults.
@@ -134,7 +139,7 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	l, err := connect(ctx, o.Address)
+	l, err := connect(ctx, &o)
 	if err != nil {
 		return nil, err
 	}

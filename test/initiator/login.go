@@ -30,11 +30,14 @@ type link struct {
 
 // connect dials. The link reads no data segment above 8192 bytes until the login
 // has ended (RFC 7143 section 13.12).
-func connect(ctx context.Context, address string) (*link, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
+func connect(ctx context.Context, o *Options) (*link, error) {
+	dial := o.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", o.Address)
 	if err != nil {
-		return nil, fmt.Errorf("connect to portal %s: %w", address, err)
+		return nil, fmt.Errorf("connect to portal %s: %w", o.Address, err)
 	}
 	return newLink(conn), nil
 }

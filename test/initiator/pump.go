@@ -77,7 +77,7 @@ func NewPump(ctx context.Context, o Options) (*Pump, error) {
 	if o.HeaderDigest || o.DataDigest {
 		return nil, fmt.Errorf("initiator: a pump has no digests")
 	}
-	l, err := connect(ctx, o.Address)
+	l, err := connect(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
