@@ -85,8 +85,15 @@ func drawHistory(t *rapid.T) []Op {
 		from := int64(0)
 		if rapid.Bool().Draw(t, "repeated") {
 			op.Maybe = true
-			ops = append(ops, interval(op, 0))
-			from = min(ops[len(ops)-1].Return, 19)
+			first := interval(op, 0)
+			from = min(first.Return, 19)
+			if rapid.Bool().Draw(t, "straggles") { // it may outlive the next one
+				from = min(first.Call+1, 19)
+				if rapid.Bool().Draw(t, "for ever") {
+					first.Return = Open
+				}
+			}
+			ops = append(ops, first)
 		}
 		op.Maybe = rapid.Bool().Draw(t, "maybe")
 		op = interval(op, from)

@@ -19,7 +19,9 @@
 // may have happened. Such a read says nothing and is left out. Such a write may
 // take effect at any later time, once. A client that repeats writes by itself
 // (see Repeater) makes a write per try, and all but the last may have happened,
-// while they lasted.
+// while they lasted. One with several ways to the LUN (see Straggler) makes a write per
+// try as well, but one that got no answer may happen until it is known to be over, while
+// the next ones are under way and after they were answered.
 //
 // A write of several blocks is one write per block, with the same interval:
 // SCSI promises nothing about their order.
@@ -95,6 +97,51 @@ func (r *Recorder) add(ops ...Op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ops = append(r.ops, ops...)
+}
+
+// pending is one operation that was recorded before it has ended: where its blocks are in
+// Recorder.ops.
+type pending struct{ first, n int }
+
+// open records an operation on n blocks from its beginning, as one that may have happened.
+func (r *Recorder) open(op Op, first, n int64) pending {
+	op.Call, op.From = r.begin()
+	op.Return, op.Maybe = Open, true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := pending{len(r.ops), int(n)}
+	for i := range n {
+		op.Block = first + i
+		r.ops = append(r.ops, op)
+	}
+	return p
+}
+
+// close says that it has had what effect it has; the second time, it says nothing.
+func (r *Recorder) close(p pending, why error) {
+	r.settle(p, func(op *Op) { op.Err = why })
+}
+
+// settle is close, with what became known of it.
+func (r *Recorder) settle(p pending, known func(op *Op)) {
+	ret, to := r.end()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range p.n {
+		if op := &r.ops[p.first+i]; op.Return == Open {
+			op.Return, op.To = ret, to
+			known(op)
+		}
+	}
+}
+
+// excuse says why it is not known what became of it, or ever will be.
+func (r *Recorder) excuse(p pending, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range p.n {
+		r.ops[p.first+i].Err = err
+	}
 }
 
 // blame notes content that no order of operations explains.

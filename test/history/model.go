@@ -130,11 +130,14 @@ func (op Op) brief() string {
 //     found something else than they expected: it may have been what they found, so it
 //     is left in, up to the end of the last one of them;
 //   - a write of a single try that may have happened and was seen, has happened,
-//     before the first read or swap that saw it returned.
+//     before the first read or swap that saw it returned;
+//   - a try of several that has not happened when its value was seen for the last time
+//     (and the last swap has found something else) is as good as one that never does.
 //
-// The second turns open intervals, which cost exponentially, into ordinary ones.
+// The last two turn open intervals, which cost exponentially, into ordinary ones.
 func simplify(ops []Op) []Op {
 	tries, seen, lastMiss := map[Value]int{}, sightings(ops), int64(-1)
+	last := lastSightings(ops)
 	for _, op := range ops {
 		if op.Write {
 			tries[op.Value]++
@@ -153,6 +156,10 @@ func simplify(ops []Op) []Op {
 				op.Return = min(op.Return, lastMiss)
 			case tries[op.Value] == 1:
 				op.Maybe, op.Return = false, min(op.Return, max(first, op.Call))
+			case max(last[op.Value], lastMiss) < op.Call:
+				continue
+			default:
+				op.Return = min(op.Return, max(last[op.Value], lastMiss))
 			}
 		}
 		simple = append(simple, op)
@@ -187,6 +194,30 @@ func sightings(ops []Op) map[Value]int64 {
 		}
 	}
 	return seen
+}
+
+// lastSightings are the values that were or may have been seen, and until when at most. A
+// swap that may have happened has seen what it expects, if at all, before its own value was
+// seen for the last time.
+func lastSightings(ops []Op) map[Value]int64 {
+	last := map[Value]int64{}
+	for _, op := range ops {
+		switch {
+		case !op.Write && !op.Swap:
+			last[op.Value] = max(last[op.Value], op.Return)
+		case op.Swap && op.Write && !op.Maybe:
+			last[op.Expect] = max(last[op.Expect], op.Return)
+		}
+	}
+	for news := true; news; {
+		news = false
+		for _, op := range ops {
+			if at := min(op.Return, last[op.Value]); op.Swap && op.Maybe && at > last[op.Expect] {
+				last[op.Expect], news = at, true
+			}
+		}
+	}
+	return last
 }
 
 // operations gives porcupine the history. In the picture a client whose write is

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +30,17 @@ type Repeater interface {
 // it tells is of the last try.
 type Swapper interface {
 	CompareAndWriteTries(ctx context.Context, old, new []byte, off int64, again func()) (done bool, err error)
+}
+
+// Straggler is a Client with several ways to the LUN. It sends a write again by another
+// way when it does not know what became of it, and what was sent before may be carried
+// out still: earlier than the next try, later, even after that was answered. It calls
+// sent before each sending, and over, which that returns, when that try can have no
+// effect any more that it has not had yet: at any time, from any goroutine, or never. What
+// it returns is of the last try, for which it need not call over.
+type Straggler interface {
+	WriteAtStraggling(ctx context.Context, p []byte, off int64, sent func() (over func())) error
+	CompareAndWriteStraggling(ctx context.Context, old, new []byte, off int64, sent func() (over func())) (done bool, err error)
 }
 
 // Area is a run of adjacent blocks. One that lies across the border of two
@@ -148,10 +158,9 @@ func (u *user) step(ctx context.Context) {
 		ctx, cancel = context.WithTimeout(ctx, u.w.Timeout)
 		defer cancel()
 	}
-	swapper, able := u.client.(Swapper)
 	switch {
-	case able && u.rand.IntN(100) < u.w.SwapPercent:
-		u.swap(ctx, swapper, first)
+	case u.swaps() && u.rand.IntN(100) < u.w.SwapPercent:
+		u.swap(ctx, first)
 	case write:
 		u.write(ctx, first, n)
 	default:
@@ -159,9 +168,18 @@ func (u *user) step(ctx context.Context) {
 	}
 }
 
+// swaps tells whether the client can compare and write.
+func (u *user) swaps() bool {
+	switch u.client.(type) {
+	case Swapper, Straggler:
+		return true
+	}
+	return false
+}
+
 // swap records every try of a compare-and-write. It mostly looks first what is there, as
 // hosts do; else it expects what may be long gone.
-func (u *user) swap(ctx context.Context, client Swapper, block int64) {
+func (u *user) swap(ctx context.Context, block int64) {
 	if u.rand.IntN(4) > 0 {
 		u.read(ctx, block, 1)
 	}
@@ -173,8 +191,7 @@ func (u *user) swap(ctx context.Context, client Swapper, block int64) {
 	}
 	Fill(put, u.w.RunID(), block, v)
 	t := &tries{user: u, op: Op{Client: u.id, Write: true, Value: v, Swap: true, Expect: expect}, first: block, n: 1}
-	t.begin()
-	done, err := client.CompareAndWriteTries(ctx, old, put, block*BlockSize, t.again)
+	done, err := t.swapBy(ctx, old, put)
 	if err == nil && !done {
 		t.miss()
 		return
@@ -224,68 +241,5 @@ func (u *user) write(ctx context.Context, first, n int64) {
 		u.known[first+i] = v
 	}
 	t := &tries{user: u, op: Op{Client: u.id, Write: true, Value: v}, first: first, n: n}
-	t.begin()
-	var err error
-	if r, ok := u.client.(Repeater); ok {
-		err = r.WriteAtTries(ctx, p, first*BlockSize, t.again)
-	} else {
-		err = u.client.WriteAt(ctx, p, first*BlockSize)
-	}
-	t.last(err)
-}
-
-// tries is one write on its way, try by try.
-type tries struct {
-	*user
-	first, n int64
-
-	mu   sync.Mutex // a client may call again from another goroutine
-	op   Op         // the try that is under way
-	over bool
-}
-
-func (t *tries) begin() { t.op.Call, t.op.From = t.rec.begin() }
-
-// again records a try that may have happened, and begins the next one.
-func (t *tries) again() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over {
-		return
-	}
-	ret, to := t.rec.end()
-	t.record(ret, to, errors.New("repeated"))
-	t.begin()
-}
-
-// miss records that the last try of a swap found something else.
-func (t *tries) miss() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.over = true
-	ret, to := t.rec.end()
-	t.op.Write, t.op.Value = false, Value{}
-	t.record(ret, to, nil)
-}
-
-// last records how the last try ended.
-func (t *tries) last(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.over = true
-	ret, to := t.rec.end()
-	if err != nil {
-		ret = Open
-	}
-	t.record(ret, to, err)
-}
-
-// record notes a try that has ended; with an error it may have happened.
-func (t *tries) record(ret int64, to time.Duration, err error) {
-	op := t.op
-	op.Return, op.To, op.Maybe, op.Err = ret, to, err != nil, err
-	for i := range t.n {
-		op.Block = t.first + i
-		t.rec.add(op)
-	}
+	t.last(t.writeBy(ctx, p))
 }

@@ -207,6 +207,49 @@ func (c repeating) CompareAndWriteTries(ctx context.Context, old, put []byte, of
 	}
 }
 
+// straggling is a Client that repeats failed writes, which may be carried out once more
+// when the next one was answered. It says that they are over when they are, or with
+// hasty, before.
+type straggling struct {
+	client
+	hasty bool
+}
+
+func (c straggling) WriteAtStraggling(ctx context.Context, p []byte, off int64, sent func() func()) error {
+	for {
+		over := sent()
+		if c.one(4)() {
+			c.straggle(over, func() { c.put(p, off) })
+			continue
+		}
+		if err := c.WriteAt(ctx, p, off); err == nil {
+			return nil
+		}
+		over()
+	}
+}
+
+func (c straggling) CompareAndWriteStraggling(ctx context.Context, old, put []byte, off int64, sent func() func()) (bool, error) {
+	for {
+		over := sent()
+		if c.one(4)() {
+			c.straggle(over, func() { c.compareAndPut(old, put, off) })
+			continue
+		}
+		if done, err := c.CompareAndWriteTries(ctx, old, put, off, nil); err == nil {
+			return done, nil
+		}
+		over()
+	}
+}
+
+func (c straggling) straggle(over, f func()) {
+	if c.hasty {
+		over()
+	}
+	time.AfterFunc(10*c.while(), func() { f(); over() })
+}
+
 // play runs a workload on clients in virtual time.
 func play(t *testing.T, seed uint64, clients func(s *store) []Client) *Recorder {
 	t.Helper()
@@ -246,6 +289,9 @@ func TestSoundStoresPass(t *testing.T) {
 		"repeated, done or not": func(s *store) []Client {
 			s.fail = s.one(4)
 			return []Client{repeating{client: client{s}}, repeating{client: client{s}}, client{s}, client{s}}
+		},
+		"carried out after the repetition": func(s *store) []Client {
+			return []Client{straggling{client: client{s}}, straggling{client: client{s}}, client{s}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -304,6 +350,9 @@ func TestMutatedStoresAreCaught(t *testing.T) {
 		"a failed write done too late": {clients: func(s *store) []Client {
 			s.fail = s.one(5)
 			return []Client{repeating{client{s}, true}, repeating{client{s}, true}, client{s}}
+		}},
+		"a straggler later than was said": {clients: func(s *store) []Client {
+			return []Client{straggling{client{s}, true}, straggling{client{s}, true}, client{s}}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
