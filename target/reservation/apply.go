@@ -63,10 +63,11 @@ const (
 	RegistrationsPreempted               // 2A/05
 )
 
-// Event tells one nexus something.
+// Event tells one nexus something. With Abort its commands on the unit end, too.
 type Event struct {
 	Nexus
 	Notice Notice
+	Abort  bool
 }
 
 // Result is what came of a command.
@@ -206,7 +207,7 @@ func (s *change) free(by Nexus) {
 func (s *change) tell(what Notice, but Nexus) {
 	for _, r := range s.Registrations {
 		if r.Nexus != but {
-			s.events = append(s.events, Event{r.Nexus, what})
+			s.events = append(s.events, Event{Nexus: r.Nexus, Notice: what})
 		}
 	}
 }
@@ -268,7 +269,7 @@ func (s *change) preempt(c Command) (Outcome, bool) {
 		s.takeOver(c)
 	case s.Reserved() && c.NewKey == 0:
 		return WrongKey, false
-	case !s.remove(c.From, func(r Registration) bool { return r.Key == c.NewKey }):
+	case !s.remove(c, func(r Registration) bool { return r.Key == c.NewKey }):
 		return Conflict, false
 	case s.Type.Shared() && len(s.Registrations) == 0:
 		s.Type = None
@@ -280,7 +281,7 @@ func (s *change) preempt(c Command) (Outcome, bool) {
 // takeOver gives the reservation to the preempting nexus. Who stays registered is
 // told if it is of another type now.
 func (s *change) takeOver(c Command) {
-	s.remove(c.From, func(r Registration) bool {
+	s.remove(c, func(r Registration) bool {
 		return r.Nexus != c.From && (c.NewKey == 0 || r.Key == c.NewKey)
 	})
 	if s.Type != c.Type {
@@ -291,11 +292,11 @@ func (s *change) takeOver(c Command) {
 
 // remove takes registrations away, and tells those who lose them, but not the one
 // who did it.
-func (s *change) remove(by Nexus, which func(Registration) bool) (any bool) {
+func (s *change) remove(c Command, which func(Registration) bool) (any bool) {
 	s.Registrations = slices.DeleteFunc(s.Registrations, func(r Registration) bool {
 		gone := which(r)
-		if gone && r.Nexus != by {
-			s.events = append(s.events, Event{r.Nexus, RegistrationsPreempted})
+		if gone && r.Nexus != c.From {
+			s.events = append(s.events, Event{r.Nexus, RegistrationsPreempted, c.Action == PreemptAndAbort})
 		}
 		any = any || gone
 		return gone

@@ -108,6 +108,9 @@ func showResult(r Result) string {
 	for _, e := range r.Events {
 		text += fmt.Sprintf("%v %s ", e.Nexus, map[Notice]string{ReservationsPreempted: "preempted",
 			ReservationsReleased: "released", RegistrationsPreempted: "unregistered"}[e.Notice])
+		if e.Abort {
+			text += "aborted "
+		}
 	}
 	return strings.TrimSpace(text)
 }
@@ -205,6 +208,7 @@ func TestApply(t *testing.T) {
 			b preempt 2 1 0          | wrong type
 			b preempt 2 1 3          | a unregistered | b=2 c=3, 3 b, gen 4
 			b abort 2 2 1            | c released | b=2 c=3, 1 b, gen 5
+			b abort 2 3 1            | c unregistered aborted | b=2, 1 b, gen 6
 			a preempt 0 2 1          | conflict`},
 		{"preempt with the holder's key", `
 			a register 0 1           | | a=1, gen 1
