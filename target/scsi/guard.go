@@ -46,6 +46,7 @@ func (op *operation) accessOf(cdb []byte) access {
 // atomic load.
 type guard struct {
 	persistent *reservation.State // with a reservation in it, or nil
+	unknown    bool               // whether there is one
 	reserved   *port              // who has reserved it with RESERVE, or nil
 	protected  bool               // SWP
 	readOnly   bool               // for good
@@ -58,7 +59,7 @@ type guard struct {
 }
 
 func (g *guard) open() bool {
-	return g.persistent == nil && g.reserved == nil && len(g.states) == 0 &&
+	return g.persistent == nil && !g.unknown && g.reserved == nil && len(g.states) == 0 &&
 		!g.protected && !g.readOnly && !g.ejected && g.sanitize == nil
 }
 
@@ -89,6 +90,8 @@ func (v *view) admit(op *operation, cdb []byte) sense {
 
 func (g *guard) admit(p *port, a access) sense {
 	switch {
+	case g.unknown && a < accessFree:
+		return reservationsUnknown
 	case g.reserved != nil && g.reserved != p && a < accessAlways:
 		return conflict
 	case g.persistent != nil && a < accessFree && !g.persistent.Allows(p.name, a == accessReads):
@@ -145,6 +148,8 @@ func reserveOld(v *view, _ *sam.Command) sense {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch state, holder := u.reservations.Load(), u.holderOfOld(); {
+	case state == nil:
+		return reservationsUnknown
 	case state.Admits(v.port.name):
 		return sense{}
 	case state.Registered(), holder != nil && holder != v.port:

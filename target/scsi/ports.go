@@ -22,12 +22,18 @@ func (u *unit) portsIn(g PortGroup) (all []uint16) {
 	return all[:min(len(all), 0xff)]
 }
 
+// shares tells whether a group's ports share the reservations that are made here.
+func (u *unit) shares(g PortGroup) bool {
+	_, shared := u.reservations.(Shared)
+	return shared || !g.Remote
+}
+
 // sharedPorts are the relative identifiers of all target ports by which initiators reach
 // a unit, if all of them share its reservations; else nil: what is reserved here is not
 // reserved there.
 func (u *unit) sharedPorts(p *port) (all []uint16) {
 	for _, g := range u.target.groupsOf(u, p) {
-		if g.Remote {
+		if !u.shares(g) {
 			return nil
 		}
 		all = append(all, u.portsIn(g)...)
@@ -35,11 +41,11 @@ func (u *unit) sharedPorts(p *port) (all []uint16) {
 	return all
 }
 
-// hasPort tells whether a target port is one of this site's by which initiators reach a
-// unit.
+// hasPort tells whether a target port is one of those by which initiators reach a unit
+// and that share its reservations.
 func (u *unit) hasPort(p *port, relative uint16) bool {
 	return slices.ContainsFunc(u.target.groupsOf(u, p), func(g PortGroup) bool {
-		return !g.Remote && slices.Contains(u.portsIn(g), relative)
+		return u.shares(g) && slices.Contains(u.portsIn(g), relative)
 	})
 }
 

@@ -14,17 +14,34 @@ import (
 // Reserver keeps the persistent reservations of one logical unit. Whoever does,
 // all of a unit's ports that share them have to ask the same one.
 type Reserver interface {
-	// Load gives the present state. It is not to be changed. Called for every
-	// command while there is a reservation; it must not block.
+	// Load gives the present state; nil: it is not known yet, and hosts have to wait. It
+	// is not to be changed, and must not block.
 	Load() *reservation.State
 	// Apply carries out a command, and returns when its outcome is as durable as the
-	// state wants to be. With an error it may be in force or not.
-	Apply(ctx context.Context, c reservation.Command) (reservation.Result, error)
+	// state wants to be, and in force wherever the state is shared. With an error it may
+	// be in force or not. Errors may be those that a Disk has.
+	Apply(ctx context.Context, c reservation.Command) (reservation.Outcome, error)
 	// Watch has a function called after every change, whoever made it, with what
-	// nexuses must be told; before Apply returns if it made the change.
+	// nexuses must be told; before Apply returns if it made the change. It does not block.
 	Watch(changed func([]reservation.Event))
 	// Durable tells whether states can outlive a loss of power (PTPL_C).
 	Durable() bool
+}
+
+// Shared is a Reserver that keeps one state for all sites that show the unit.
+type Shared interface {
+	Reserver
+	// Elsewhere has ask called, again and again until it succeeds, as long as another
+	// site serves the unit. It returns nil when ask has succeeded or none does. With an
+	// error this site does not serve the unit, or ctx has ended.
+	Elsewhere(ctx context.Context, ask func(ctx context.Context) error) error
+}
+
+// Leased is a Disk whose answers count only at times: another one may serve its data
+// without this one.
+type Leased interface {
+	// Leased calls do, and returns when what it has found or done may be answered.
+	Leased(ctx context.Context, do func() error) error
 }
 
 // Service actions of PERSISTENT RESERVE IN (SPC-4 6.15.1).
@@ -55,7 +72,7 @@ func reserveOperations() (ops []operation) {
 		readKeys: keysData, readReservation: reservationData, reportCapabilities: capabilitiesData, readFullStatus: fullStatusData,
 	} {
 		ops = append(ops, answers(operation{code: api.PERSISTENT_RESERVE_IN, action: action, access: accessFree, path: pathStandby, bare: true,
-			usage: []byte{0, byte(action), 0, 0, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), build))
+			usage: []byte{0, byte(action), 0, 0, 0, 0, 0, 0xff, 0xff, 0}}, field(7, 2), sure(build)))
 	}
 	for action := reservation.Register; action <= reservation.RegisterAndMove; action++ {
 		ops = append(ops, operation{code: api.PERSISTENT_RESERVE_OUT, action: int(action), access: accessFree, path: pathStandby, bare: true,
@@ -71,7 +88,50 @@ func (v *view) persistent() (*reservation.State, sense) {
 	if v.unit.holderOfOld() != nil {
 		return nil, conflict
 	}
-	return v.unit.reservations.Load(), sense{}
+	s := v.unit.reservations.Load()
+	if s == nil {
+		return nil, reservationsUnknown
+	}
+	return s, sense{}
+}
+
+// reservationsUnknown is what hosts hear until the reservations are known.
+var reservationsUnknown = sense{key: gotgt.NOT_READY, code: codeBecomingReady}
+
+// sure answers with what was true when the answer could be given.
+func sure(build func(*view, *sam.Command) ([]byte, sense)) func(*view, *sam.Command) ([]byte, sense) {
+	return func(v *view, c *sam.Command) (data []byte, s sense) {
+		err := v.unit.leased(c, func(context.Context) error {
+			data, s = build(v, c)
+			return nil
+		})
+		if err != nil {
+			return nil, v.unit.reserveFailed(c, err)
+		}
+		return data, s
+	}
+}
+
+// leased calls do, and returns when what it has found or done may be answered.
+func (u *unit) leased(c *sam.Command, do func(context.Context) error) error {
+	ctx, stop := c.Lasting()
+	defer stop()
+	if d, able := u.disk.(Leased); able {
+		return d.Leased(ctx, func() error { return do(ctx) })
+	}
+	return do(ctx)
+}
+
+// reserveFailed tells of reservations that could not be had or changed.
+func (u *unit) reserveFailed(c *sam.Command, err error) sense {
+	if c.Ctx.Err() == nil {
+		u.target.log.Warn("scsi: a persistent reservation command failed", "lun", u.number, "err", err)
+	}
+	s := mediumSense(err, gotgt.ASC_INTERNAL_TGT_FAILURE)
+	if s.key == gotgt.MEDIUM_ERROR {
+		s.key = gotgt.HARDWARE_ERROR
+	}
+	return s
 }
 
 // stateData is the beginning of what PERSISTENT RESERVE IN returns: generation, and
@@ -180,15 +240,18 @@ func reserveOut(v *view, c *sam.Command) sense {
 	if s.failed() {
 		return s
 	}
-	result, err := v.unit.reservations.Apply(c.Ctx, r)
+	var outcome reservation.Outcome
+	err := v.unit.leased(c, func(ctx context.Context) (err error) {
+		outcome, err = v.unit.reservations.Apply(ctx, r)
+		if err == nil && r.Action == reservation.PreemptAndAbort {
+			err = v.unit.awaitAborts(ctx)
+		}
+		return err
+	})
 	if err != nil {
-		v.unit.target.log.Error("scsi: a persistent reservation failed", "lun", v.unit.number, "err", err)
-		return sense{key: gotgt.HARDWARE_ERROR, code: gotgt.ASC_INTERNAL_TGT_FAILURE}
+		return v.unit.reserveFailed(c, err)
 	}
-	if r.Action == reservation.PreemptAndAbort {
-		v.unit.abortOf(result.Events, c)
-	}
-	return reserveSense(result.Outcome, r.Action)
+	return reserveSense(outcome, r.Action)
 }
 
 // readReserveOut reads a parameter list.
@@ -295,61 +358,4 @@ func reserveSense(o reservation.Outcome, a reservation.Action) sense {
 		return invalidParameter(reserveOutSize)
 	}
 	return invalidParameter(reserveOutSize + 4)
-}
-
-// watchReservations follows a unit's reservations: what they let through, and what
-// nexuses are to be told. The Reserver may hold a lock while it calls us, so that
-// Device.mu must not be held while we call it.
-func (u *unit) watchReservations() {
-	u.reservations.Watch(func(events []reservation.Event) {
-		u.followReservations()
-		u.target.tellReservations(u, events)
-	})
-	u.followReservations()
-}
-
-func (u *unit) followReservations() {
-	u.restrict(func(g *guard) {
-		if g.persistent = u.reservations.Load(); !g.persistent.Reserved() {
-			g.persistent = nil
-		}
-	})
-}
-
-func (t *Device) tellReservations(u *unit, events []reservation.Event) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range events {
-		if p := t.named[e.Nexus]; p != nil {
-			p.establishOn(u, attentionOf(e.Notice))
-		}
-	}
-}
-
-func attentionOf(n reservation.Notice) uint32 {
-	switch n {
-	case reservation.ReservationsPreempted:
-		return attentionReservationsPreempted
-	case reservation.ReservationsReleased:
-		return attentionReservationsReleased
-	}
-	return attentionRegistrationsPreempted
-}
-
-// abortOf ends the commands that preempted nexuses have on the unit, and waits until
-// they have ended: a preempted host writes nothing any more when the preempting one
-// hears GOOD.
-func (u *unit) abortOf(events []reservation.Event, by *sam.Command) {
-	var nexuses []*nexus
-	t := u.target
-	t.mu.Lock()
-	for _, e := range events {
-		if p := t.named[e.Nexus]; p != nil && e.Notice == reservation.RegistrationsPreempted {
-			nexuses = append(nexuses, p.open...)
-		}
-	}
-	t.mu.Unlock()
-	for _, n := range nexuses {
-		n.abort(u, by, u.answersAborted.Load())
-	}
 }

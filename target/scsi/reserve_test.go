@@ -430,8 +430,8 @@ func TestPersist(t *testing.T) {
 // broken is a Reserver that cannot keep anything.
 type broken struct{ *local.Reservations }
 
-func (broken) Apply(context.Context, reservation.Command) (reservation.Result, error) {
-	return reservation.Result{}, errors.New("no quorum")
+func (broken) Apply(context.Context, reservation.Command) (reservation.Outcome, error) {
+	return 0, errors.New("no quorum")
 }
 
 func TestReserverFails(t *testing.T) {
@@ -484,7 +484,7 @@ func TestPreemptAndAbort(t *testing.T) {
 	for name, r := range h.by {
 		r.ua("3f0e")
 		r.nexus.(sam.TaskUser).UseTasks(aborts(func(lun [8]byte, by *sam.Command, tas bool) {
-			aborted = append(aborted, fmt.Sprintf("%s's on %x by %02x, %v", name, lun, by.CDB[0], tas))
+			aborted = append(aborted, fmt.Sprintf("%s's on %x, %v", name, lun, tas))
 		}))
 	}
 	h.register("a", 1)
@@ -492,7 +492,7 @@ func TestPreemptAndAbort(t *testing.T) {
 	h.want(h.out(outReserve, 1, reserveOutList(1, 0, 0)), "good")
 	b := h.by["b"]
 	b.want(b.out(outAbort, 3, reserveOutList(2, 1, 0)), "good")
-	if got := strings.Join(aborted, ", "); got != "a's on 0000000000000000 by 5f, false" {
+	if got := strings.Join(aborted, ", "); got != "a's on 0000000000000000, false" {
 		t.Errorf("aborted: %q", got)
 	}
 	h.want(h.do("00", nil, 0), "6 2a05")

@@ -119,7 +119,7 @@ func TestSanitizeKeptOut(t *testing.T) {
 			{Action: reservation.RegisterAndIgnore, From: reservation.Nexus{Initiator: "x", Port: 9}, NewKey: 1},
 			{Action: reservation.Reserve, From: reservation.Nexus{Initiator: "x", Port: 9}, Key: 1, Type: reservation.WriteExclusive},
 		} {
-			if res, err := u.reservations.Apply(context.Background(), c); err != nil || res.Outcome != reservation.Done {
+			if res, err := u.reservations.Apply(context.Background(), c); err != nil || res != reservation.Done {
 				t.Fatal(res, err)
 			}
 		}

@@ -91,7 +91,8 @@ type LUN struct {
 	// Sanitizer erases the unit; nil: there is no SANITIZE. It outlives the unit.
 	Sanitizer *sanitize.Sanitizer
 
-	// Reservations keeps the persistent ones; nil: in memory, for this target alone.
+	// Reservations keeps the persistent ones, for all sites if it is Shared; nil: in
+	// memory, for this device alone.
 	Reservations Reserver
 }
 
@@ -116,7 +117,7 @@ type PortGroup struct {
 	ID    uint16   // target port group (SPC-4 5.15.1)
 	Ports []uint16 // portal group tags; each is a target port of every target
 	// Remote ports belong to another Device, at another site. It shows the same
-	// logical units, but does not share their reservations.
+	// logical units; a Reserver that is Shared keeps their reservations for it, too.
 	Remote bool
 }
 
@@ -169,6 +170,7 @@ type unit struct {
 	shift  uint // log2 of the logical block size
 
 	reservations Reserver
+	aborting     aborting
 	guard        atomic.Pointer[guard] // nil: open to all
 	mu           sync.Mutex            // over changes of guard
 

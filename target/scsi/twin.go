@@ -37,6 +37,11 @@ const (
 	topicMedium uint16 = 2
 	// topicSanitize: what package sanitize tells.
 	topicSanitize uint16 = 3
+	// topicAborts: have the commands ended of those that were preempted? It is asked when
+	// that is in force there, by PREEMPT AND ABORT. The body is empty. Answer:
+	//
+	//	0  1  1: they have; 0: not yet
+	topicAborts uint16 = 4
 )
 
 // Task management functions, as they are told.
@@ -71,6 +76,8 @@ func (t *Device) Heard(ctx context.Context, number uint16, topic uint16, body []
 		return u.heard(ctx, body[0], body[1], body[2:]), true
 	case topic == topicMedium:
 		return []byte{flag(u.prevented())}, true
+	case topic == topicAborts:
+		return u.heardAborts(ctx), true
 	case topic == topicSanitize && u.sanitizer != nil:
 		return u.sanitizer.Heard(ctx, body)
 	}
@@ -266,9 +273,13 @@ func (u *unit) establish(which uint32) {
 // waits for them, or until the context of by ends. With tas they are answered; else it
 // returns the nexuses some of whose commands got no answer.
 func (u *unit) endCommands(by *sam.Command, tas bool) (silent []*nexus) {
+	return u.endCommandsOf(u.target.nexuses(), by, tas)
+}
+
+func (u *unit) endCommandsOf(nexuses []*nexus, by *sam.Command, tas bool) (silent []*nexus) {
 	var mu sync.Mutex
 	var ending sync.WaitGroup // at once: one that is slow does not let others go on
-	for _, n := range u.target.nexuses() {
+	for _, n := range nexuses {
 		ending.Go(func() {
 			if n.abort(u, by, tas) > 0 {
 				mu.Lock()

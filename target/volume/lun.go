@@ -92,6 +92,11 @@ func (l *LUN) store(ctx context.Context, a access, fua bool) (err error) {
 	return l.Sync(ctx)
 }
 
+// Leased does something that is answered to a host and needs no medium, and returns when
+// it may be answered, as for any other command: not while the other node may serve alone.
+// The error is that of do, or of a read or write that could not be answered.
+func (l *LUN) Leased(ctx context.Context, do func() error) error { return l.leased(ctx, do) }
+
 // leased is Volume's, over several replicas.
 func (l *LUN) leased(ctx context.Context, do func() error) error {
 	era := l.Volume().era()

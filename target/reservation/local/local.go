@@ -77,20 +77,20 @@ func (r *Reservations) Watch(changed func([]reservation.Event)) {
 
 // Apply carries out a command. With an error nothing has changed here, and the file
 // may hold either.
-func (r *Reservations) Apply(_ context.Context, c reservation.Command) (reservation.Result, error) {
+func (r *Reservations) Apply(_ context.Context, c reservation.Command) (reservation.Outcome, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.state.Load()
 	after, result := before.Apply(c)
 	if after == before {
-		return result, nil
+		return result.Outcome, nil
 	}
 	if err := r.keepLocked(after); err != nil {
-		return reservation.Result{}, fmt.Errorf("keep persistent reservations in %s: %w", r.path, err)
+		return 0, fmt.Errorf("keep persistent reservations in %s: %w", r.path, err)
 	}
 	r.state.Store(after)
 	r.watch(result.Events)
-	return result, nil
+	return result.Outcome, nil
 }
 
 // keepLocked makes the file say what a state wants kept.

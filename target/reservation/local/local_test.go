@@ -30,7 +30,7 @@ func register(t *testing.T, r *Reservations, n reservation.Nexus, key reservatio
 	t.Helper()
 	res, err := r.Apply(context.Background(), reservation.Command{
 		Action: reservation.RegisterAndIgnore, From: n, NewKey: key, Persist: persist})
-	if err != nil || res.Outcome != reservation.Done {
+	if err != nil || res != reservation.Done {
 		t.Fatalf("register %v: %v, %v", n, res, err)
 	}
 }
@@ -39,7 +39,7 @@ func reserve(t *testing.T, r *Reservations, n reservation.Nexus, key reservation
 	t.Helper()
 	res, err := r.Apply(context.Background(), reservation.Command{
 		Action: reservation.Reserve, From: n, Key: key, Type: reservation.WriteExclusive})
-	if err != nil || res.Outcome != reservation.Done {
+	if err != nil || res != reservation.Done {
 		t.Fatalf("reserve %v: %v, %v", n, res, err)
 	}
 }
