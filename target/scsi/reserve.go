@@ -31,6 +31,9 @@ type Reserver interface {
 // Shared is a Reserver that keeps one state for all sites that show the unit.
 type Shared interface {
 	Reserver
+	// Settle returns when all sites that serve the unit follow what Load gave before the
+	// call. Errors are those of Elsewhere.
+	Settle(ctx context.Context) error
 	// Elsewhere has ask called, again and again until it succeeds, as long as another
 	// site serves the unit. It returns nil when ask has succeeded or none does. With an
 	// error this site does not serve the unit, or ctx has ended.
@@ -98,11 +101,14 @@ func (v *view) persistent() (*reservation.State, sense) {
 // reservationsUnknown is what hosts hear until the reservations are known.
 var reservationsUnknown = sense{key: gotgt.NOT_READY, code: codeBecomingReady}
 
-// sure answers with what was true when the answer could be given.
+// sure answers with what is in force at all sites when the answer can be given.
 func sure(build func(*view, *sam.Command) ([]byte, sense)) func(*view, *sam.Command) ([]byte, sense) {
 	return func(v *view, c *sam.Command) (data []byte, s sense) {
-		err := v.unit.leased(c, func(context.Context) error {
+		err := v.unit.leased(c, func(ctx context.Context) error {
 			data, s = build(v, c)
+			if r, shared := v.unit.reservations.(Shared); shared {
+				return r.Settle(ctx)
+			}
 			return nil
 		})
 		if err != nil {

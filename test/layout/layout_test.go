@@ -46,10 +46,11 @@ var floors = map[string]int{
 	"replication": 3,
 	"cluster":     3,
 
-	"cluster/member":  4,
-	"cluster/roles":   4,
-	"target/volume":   4,
-	"target/sanitize": 4,
+	"cluster/member":    4,
+	"cluster/roles":     4,
+	"target/volume":     4,
+	"target/sanitize":   4,
+	"cluster/reserving": 4,
 
 	"target/scsi":  5,
 	"target/iscsi": 5,
