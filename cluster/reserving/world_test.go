@@ -98,20 +98,25 @@ func (s *site) open() {
 	s.hub = New(s.name, s, quiet)
 	s.hub.Apply(s.state, catalog.Result{})
 	s.hub.tasks.Wait() // Sync has nothing to wait for
+	reopened(s.w, s)
+}
+
+// reopened gives a site a new device, with the reservations of its hub.
+func reopened(w *world, s *site) {
 	other := uint16(3 - s.number)
-	s.device = scsi.NewTarget(scsi.Config{Name: "iqn.2026-01.io.twinlun:t", Log: quiet, Groups: []scsi.PortGroup{
+	s.device = scsi.NewTarget(scsi.Config{Name: "iqn.2026-01.io.twinlun:t", Log: s.hub.log, Groups: []scsi.PortGroup{
 		{ID: uint16(s.number), Ports: []uint16{uint16(s.number)}}, {ID: other, Ports: []uint16{other}, Remote: true},
 	}})
 	s.hosts = map[string]sam.Nexus{}
 	err := s.device.AddLUN(0, scsi.LUN{Disk: nowhere{}, NAA: [16]byte{0x60}, Serial: "1", Twin: s, Reservations: s.hub.LUN(disk)})
 	if err != nil {
-		s.w.t.Fatalf("%v", err)
+		w.t.Fatalf("%v", err)
 	}
 	for i, name := range []string{"a", "b", "c"} {
 		n := s.device.NewNexus(sam.InitiatorPort{Name: "iqn.test:" + name, ISID: [6]byte{0x80, 5: byte(i)}}, uint16(s.number))
 		s.hosts[name] = n
 		if got := outcome(run(n, testUnitReady, nil)); got != "6 2900" {
-			s.w.t.Fatalf("the first unit attention is %q", got)
+			w.t.Fatalf("the first unit attention is %q", got)
 		}
 	}
 }
