@@ -305,16 +305,19 @@ func unhex(s string) []byte {
 
 // run sends a command as the transport does.
 func run(n sam.Nexus, cdb string, out []byte) *sam.Command {
-	return runUntil(context.Background(), n, cdb, out)
+	return runUntil(context.Background(), n, cdb, out, func() {})
 }
 
-func runUntil(ctx context.Context, n sam.Nexus, cdb string, out []byte) *sam.Command {
+// runUntil calls prepared when the command is to be carried out, or not let through.
+func runUntil(ctx context.Context, n sam.Nexus, cdb string, out []byte, prepared func()) *sam.Command {
 	p := unhex(cdb)
 	if cdb == write && out == nil {
 		out = make([]byte, 512)
 	}
 	c := &sam.Command{CDB: append(p, make([]byte, 16-len(p))...), Ctx: ctx, ExpectIn: 1 << 16, ExpectOut: uint32(len(out))}
-	if n.Prepare(c) {
+	ready := n.Prepare(c)
+	prepared()
+	if ready {
 		c.Out = out[:min(len(out), int(c.WantOut))]
 		c.In = make([]byte, min(c.WantIn, c.ExpectIn))
 		n.Execute(c)
@@ -373,14 +376,17 @@ type started struct {
 	stop context.CancelFunc
 }
 
+// start returns when the command is prepared: it has got its unit attention, if any.
 func start(n sam.Nexus, cdb string, out []byte) *started {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &started{done: make(chan struct{}), stop: cancel}
+	prepared := make(chan struct{})
 	go func() {
 		defer close(s.done)
 		defer cancel()
-		s.c = runUntil(ctx, n, cdb, out)
+		s.c = runUntil(ctx, n, cdb, out, func() { close(prepared) })
 	}()
+	<-prepared
 	return s
 }
 
