@@ -160,14 +160,6 @@ func (d *Daemon) run() {
 		d.link(p)
 	}
 	d.tasks.Go(func() { d.watchSpace(d.ctx) })
-	if d.cluster != nil {
-		d.tasks.Go(func() { d.cluster.follow(d.ctx) })
-		d.tasks.Go(func() {
-			if err := d.api.Serve(d.sockets.api); !errors.Is(err, http.ErrServerClosed) {
-				d.fail(fmt.Errorf("the API on %v: %w", d.sockets.api.Addr(), err))
-			}
-		})
-	}
 	for _, l := range d.sockets.iscsi {
 		d.tasks.Go(func() { d.serve(l.Listener) })
 	}
@@ -175,6 +167,14 @@ func (d *Daemon) run() {
 		d.tasks.Go(func() {
 			if err := d.page.Serve(d.sockets.status); !errors.Is(err, http.ErrServerClosed) {
 				d.fail(fmt.Errorf("status page on %v: %w", d.sockets.status.Addr(), err))
+			}
+		})
+	}
+	if d.cluster != nil { // at last: what it opens it serves itself
+		d.tasks.Go(func() { d.cluster.follow(d.ctx) })
+		d.tasks.Go(func() {
+			if err := d.api.Serve(d.sockets.api); !errors.Is(err, http.ErrServerClosed) {
+				d.fail(fmt.Errorf("the API on %v: %w", d.sockets.api.Addr(), err))
 			}
 		})
 	}
