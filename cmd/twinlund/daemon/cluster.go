@@ -14,6 +14,7 @@ import (
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/identity"
 	"github.com/twinlun/twinlun/cluster/member"
+	"github.com/twinlun/twinlun/cluster/reserving"
 	"github.com/twinlun/twinlun/cluster/roles"
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/cmd/twinlund/view"
@@ -35,6 +36,7 @@ type cluster struct {
 	mu     sync.Mutex
 	member *member.Member // nil: the node is in no cluster
 	roles  *roles.Keeper  // nil: neither; or it is a witness
+	hub    *reserving.Hub // likewise
 	latest *catalog.State // nil: nothing is known of the catalog
 }
 
@@ -110,8 +112,11 @@ func (c *cluster) begin(m *member.Member) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.member, c.roles = m, keeper
+	if keeper != nil {
+		c.hub = reserving.New(m.Self(), m, c.log)
+	}
 	if keeper != nil && c.latest != nil {
-		keeper.Apply(c.latest, catalog.Result{})
+		c.tell(c.latest, catalog.Result{})
 	}
 	c.Wake()
 	return nil
@@ -123,9 +128,23 @@ func (c *cluster) applied(s *catalog.State, r catalog.Result) {
 	defer c.mu.Unlock()
 	c.latest = s
 	if c.roles != nil {
-		c.roles.Apply(s, r)
+		c.tell(s, r)
 	}
 	c.Wake()
+}
+
+// tell tells of a new state. Reservations come first: this node may serve with the roles
+// that follow.
+func (c *cluster) tell(s *catalog.State, r catalog.Result) {
+	c.hub.Apply(s, r)
+	c.roles.Apply(s, r)
+}
+
+// reservations are those of a LUN.
+func (c *cluster) reservations(lun catalog.UUID) *reserving.Reservations {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hub.LUN(lun)
 }
 
 // Member is the node's membership; nil: it is in no cluster.
@@ -190,6 +209,7 @@ func (c *cluster) close() error {
 	defer c.taking.Unlock()
 	if k := c.keeper(); k != nil {
 		k.Close()
+		c.hub.Close()
 	}
 	if m := c.Member(); m != nil {
 		return m.Close()

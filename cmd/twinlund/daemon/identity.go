@@ -20,7 +20,7 @@ func newDevice(cfg *config.Config, log *slog.Logger) *scsi.Device {
 // expose lets initiators see a LUN.
 func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 	c := l.config()
-	reservations, err := local.Open(reservationsFile(&c), c.UUID)
+	reservations, err := l.reservations()
 	if err == nil {
 		err = l.openSanitizer()
 	}
@@ -43,6 +43,15 @@ func expose(device *scsi.Device, cfg *config.Config, l *lun) error {
 		return fmt.Errorf("LUN %d (%s): %w", c.Number, c.Name, err)
 	}
 	return nil
+}
+
+// reservations are the cluster's; of a pair, each site has its own.
+func (l *lun) reservations() (scsi.Reserver, error) {
+	c := l.config()
+	if l.cluster != nil {
+		return l.cluster.reservations(c.UUID), nil
+	}
+	return local.Open(reservationsFile(&c), c.UUID)
 }
 
 // reservationsFile is where a LUN's persistent reservations are kept while an
