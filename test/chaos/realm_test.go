@@ -92,7 +92,7 @@ func (n *node) api() *client.Client { return client.Local(filepath.Join(n.dir, "
 func (r *realm) start(n *node) error {
 	args := []string{"--data-dir", n.dir, "--cluster-listen", n.At(nodesPort)}
 	if n.role == failover.Witness {
-		args = append(args, "--witness", "true")
+		args = append(args, "--witness")
 	}
 	p, err := n.Start(n.log(), filepath.Join(bin, "twinlund"), args...)
 	if err != nil {
