@@ -54,6 +54,21 @@ func (r *Replica) Owned(most int) (n int) {
 	return n
 }
 
+// GiveBack gives the ownership of some extents back, up to most that the peer has
+// everything of, and tells whether there are others that are owned. Nobody should be using
+// them: their next write would have to ask for it.
+func (r *Replica) GiveBack(most int) (left bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for ext, ok := r.m.NextOwned(0); ok && n < most; ext, ok = r.m.NextOwned(ext + 1) {
+		r.stepLocked(coherence.GiveBack{Extents: dirtymap.Range{First: ext, Count: 1}})
+		n++
+	}
+	_, left = r.m.NextOwned(0)
+	return left
+}
+
 func (r *Replica) whyLocked() string {
 	switch {
 	case r.closing:

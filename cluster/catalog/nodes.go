@@ -11,12 +11,13 @@ import (
 type Node struct {
 	Name      NodeID   `json:"name"`
 	Site      string   `json:"site"`
-	Group     uint16   `json:"group"`     // portal group tag, and target port group: its alone, from 1; 0: a witness
-	Addresses []string `json:"addresses"` // where the others reach it, host:port
-	Key       Hash     `json:"key"`       // fingerprint of its public key
-	Witness   bool     `json:"witness"`   // it has a vote, and no replicas
-	Voter     bool     `json:"voter"`     // it is to have a vote; each loses it before it is removed
-	Version   int      `json:"version"`   // of commands that its program knows
+	Group     uint16   `json:"group"`             // portal group tag, and target port group: its alone, from 1; 0: a witness
+	Addresses []string `json:"addresses"`         // where the others reach it, host:port
+	Key       Hash     `json:"key"`               // fingerprint of its public key
+	Witness   bool     `json:"witness"`           // it has a vote, and no replicas
+	Voter     bool     `json:"voter"`             // it is to have a vote; each loses it before it is removed
+	Version   int      `json:"version"`           // of commands that its program knows
+	Drained   bool     `json:"drained,omitempty"` // it is to serve nothing, for planned work
 	Revision  uint64   `json:"revision"`
 }
 
@@ -111,7 +112,7 @@ func (n *Node) check() error {
 
 // admit adds a node.
 func (c *change) admit(b *NewNode) error {
-	n := Node{b.Name, b.Site, 0, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, c.index}
+	n := Node{b.Name, b.Site, 0, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, false, c.index}
 	if !n.Witness {
 		n.Group = uint16(free(c.Nodes(), 1, func(n Node) int { return int(n.Group) }))
 	}
@@ -243,6 +244,7 @@ type ChangeNode struct {
 	Addresses []string `json:"addresses,omitempty"`
 	Voter     *bool    `json:"voter,omitempty"`
 	Version   *int     `json:"version,omitempty"`
+	Drained   *bool    `json:"drained,omitempty"`
 }
 
 // Kind is "change-node".
@@ -260,6 +262,7 @@ func (b *ChangeNode) apply(c *change) error {
 	replace(&n.Site, b.Site)
 	replace(&n.Voter, b.Voter)
 	replace(&n.Version, b.Version)
+	replace(&n.Drained, b.Drained)
 	if len(b.Addresses) > 0 {
 		n.Addresses = slices.Clone(b.Addresses)
 	}
@@ -272,6 +275,9 @@ func (b *ChangeNode) apply(c *change) error {
 	}
 	c.putNode(n)
 	c.note(NodeChanged{Node: n.Name})
+	if n.Drained != before.Drained {
+		c.log(Warning, "node "+string(n.Name), "%s", map[bool]string{true: "is drained: it is to serve nothing", false: "is to serve again"}[n.Drained])
+	}
 	if n.Site != before.Site || n.Voter != before.Voter || !slices.Equal(n.Addresses, before.Addresses) {
 		c.log(Info, "node "+string(n.Name), "changed: site %s, voter %t, addresses %q", n.Site, n.Voter, n.Addresses)
 	}

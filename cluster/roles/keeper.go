@@ -81,12 +81,14 @@ type written struct {
 type lun struct {
 	id      catalog.UUID
 	catalog catalog.LUN
-	pair    *pair // nil: this node has the only replica
-	role    failover.Role
+	pair    *pair                // nil: this node has the only replica
+	given   failover.Role        // by the Machine
+	role    failover.Role        // in force
 	replica *replication.Replica // nil: it is not open
 	apart   bool                 // a Tied role found the replicas parted, and the Machine has not heard of it
 	joined  bool                 // as the Machine knows it
 	join    uint64
+	retired bool // hosts are to go to the other node, which serves, too
 	lease   Lease
 }
 
@@ -162,7 +164,7 @@ func (k *Keeper) Apply(s *catalog.State, r catalog.Result) {
 // matters tells the changes that roles depend on.
 func matters(c catalog.Change) bool {
 	switch c.(type) {
-	case catalog.ServingChanged, catalog.LUNChanged, catalog.ClusterChanged:
+	case catalog.ServingChanged, catalog.LUNChanged, catalog.ClusterChanged, catalog.NodeChanged:
 		return true
 	}
 	return false
@@ -226,7 +228,7 @@ func (k *Keeper) place(c catalog.LUN, changed map[*pair][]catalog.LUN, gone map[
 		changed[l.pair] = append(changed[l.pair], c)
 	}
 	if policy && l.role.Term == c.Term {
-		k.setRole(l, l.role)
+		k.setRole(l, l.given)
 	}
 }
 
@@ -237,7 +239,7 @@ func (k *Keeper) single(l *lun) {
 		r = failover.Role{Term: l.catalog.Term, Serve: failover.ByItself, When: failover.Always, Free: true}
 		k.remember(nil, l, failover.Memo{Term: r.Term, What: failover.Alone})
 	}
-	if r != l.role {
+	if r != l.given {
 		k.setRole(l, r)
 	}
 }
@@ -252,6 +254,10 @@ func (k *Keeper) forget(id catalog.UUID) {
 // setRole puts a role in force. A lease that the role before relied upon ends first.
 func (k *Keeper) setRole(l *lun, r failover.Role) {
 	l.lease.set(failover.Hold)
+	l.given = r
+	if l.retired && r.Serve == failover.Together {
+		r = failover.Role{Term: r.Term}
+	}
 	changed := r != l.role
 	l.role = r
 	if changed && k.cfg.Changed != nil {
@@ -316,7 +322,7 @@ func (k *Keeper) Attach(id catalog.UUID, r *replication.Replica) (*Lease, error)
 		return nil, fmt.Errorf("LUN %v has no replica at this node, as the catalog says", id)
 	}
 	l.replica = r
-	k.setRole(l, l.role)
+	k.setRole(l, l.given)
 	k.look()
 	return &l.lease, nil
 }
@@ -344,6 +350,17 @@ func (k *Keeper) Role(id catalog.UUID) (r failover.Role, holds bool) {
 		return r, false
 	}
 	return l.role, l.lease.Holds()
+}
+
+// Retire has this node answer no host any more for a LUN that the other node serves, too;
+// what it owes the other node it goes on doing. false takes that back.
+func (k *Keeper) Retire(id catalog.UUID, yes bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l := k.luns[id]; l != nil && l.retired != yes {
+		l.retired = yes
+		k.setRole(l, l.given)
+	}
 }
 
 // Drain makes this node leave a LUN to the other one, which must have all that it needs.
@@ -398,6 +415,7 @@ func (k *Keeper) look() {
 		if l.replica != nil {
 			join, joined = l.replica.Joined()
 		}
+		joined = joined && !k.drained(l) // or both would be made to serve again
 		switch {
 		case joined && !(l.joined && l.join == join && !l.apart):
 			l.joined, l.join, l.apart = true, join, false
@@ -407,6 +425,14 @@ func (k *Keeper) look() {
 			k.step(l.pair, failover.Parted{LUN: id})
 		}
 	}
+}
+
+// drained tells whether one of a LUN's nodes is to serve nothing.
+func (k *Keeper) drained(l *lun) bool {
+	return slices.ContainsFunc(l.catalog.Replicas, func(r catalog.Replica) bool {
+		n, _ := k.state.Node(r.Node)
+		return n.Drained
+	})
 }
 
 func (k *Keeper) sortedLUNs() []catalog.UUID {

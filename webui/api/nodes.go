@@ -28,6 +28,7 @@ type NodeChange struct {
 	Site      *string  `json:"site,omitempty"`
 	Addresses []string `json:"addresses,omitempty"`
 	Voter     *bool    `json:"voter,omitempty"`
+	Drained   *bool    `json:"drained,omitempty" doc:"it is to serve nothing, for planned work"`
 }
 
 // NodePath names a node in a path.
@@ -54,7 +55,7 @@ func (a *api) nodes(h huma.API) {
 			Body NodeChange
 		}) (Node, error) {
 			b := in.Body
-			err := a.do(ctx, &catalog.ChangeNode{Expect: catalog.Expect{IfRevision: b.Revision}, Name: in.Name, Site: b.Site, Addresses: b.Addresses, Voter: b.Voter})
+			err := a.do(ctx, &catalog.ChangeNode{Expect: catalog.Expect{IfRevision: b.Revision}, Name: in.Name, Site: b.Site, Addresses: b.Addresses, Voter: b.Voter, Drained: b.Drained})
 			if err != nil {
 				return Node{}, err
 			}

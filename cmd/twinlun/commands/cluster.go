@@ -147,6 +147,9 @@ func nodeTable(w io.Writer, all []api.Node) {
 		if n.Leads {
 			role = append(role, "leads")
 		}
+		if n.Drained {
+			role = append(role, "drained")
+		}
 		switch {
 		case n.Voter && !n.Votes:
 			role = append(role, "gets a vote")

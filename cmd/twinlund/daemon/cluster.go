@@ -28,6 +28,7 @@ type cluster struct {
 	base *config.Config // what the node has to itself
 	log  *slog.Logger
 	wake chan struct{} // of follow
+	away chan struct{} // wakes drain
 	last string        // follow's: what it could not do, as it was told last
 	access
 
@@ -45,7 +46,7 @@ type cluster struct {
 const followAgain = 5 * time.Second
 
 func newCluster(d *Daemon) *cluster {
-	return &cluster{d: d, base: d.cfg, log: d.log, wake: make(chan struct{}, 1), access: newAccess()}
+	return &cluster{d: d, base: d.cfg, log: d.log, wake: make(chan struct{}, 1), away: make(chan struct{}, 1), access: newAccess()}
 }
 
 // open takes up the membership that the folder has, if any.
@@ -181,6 +182,7 @@ func (c *cluster) follow(ctx context.Context) {
 			return
 		}
 		if m := c.Member(); m != nil && !m.Witness() {
+			c.wakeDrain()
 			next, errs := view.Of(c.base, m.Self(), m.State(), m.Unseal)
 			errs = append(errs, c.d.become(ctx, next)...)
 			c.tellAccess(next)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -189,4 +190,79 @@ func TestCluster(t *testing.T) {
 	c.stop("w")
 	c.write("a", 5, 0x55)
 	c.read("b", 5, 0x55)
+}
+
+// TestDrain empties a site while a host uses the other one, stops it, and has it serve
+// again.
+func TestDrain(t *testing.T) {
+	c := newTrio(t)
+	for block := range 40 {
+		c.write("a", 16*block, byte(block+1))
+	}
+	stop, written := make(chan struct{}), make(chan error)
+	go func() { written <- c.load("b", stop) }()
+	drained := func(yes bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := c.d["b"].cluster.Member().Do(ctx, "test", &catalog.ChangeNode{Name: "a", Drained: &yes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serving := func(n int) func(*Daemon) bool {
+		return func(d *Daemon) bool {
+			l, _ := d.cluster.Member().State().LUN(catalog.UUID{1})
+			return len(l.Serving) == n
+		}
+	}
+	drained(true)
+	c.until("b", "alone", serving(1))
+	if err := c.try("a", func(context.Context, *initiator.Session) error { return nil }); err == nil {
+		c.until("a", "without its target", func(d *Daemon) bool { return len(d.config().Targets) == 0 })
+	}
+	c.stop("a")
+	for block := range 40 {
+		c.read("b", 16*block, byte(block+1)) // also what only a had
+	}
+	if held := c.d["b"].Status().LUNs[0].Held; held > 0 {
+		t.Errorf("%d commands failed", held)
+	}
+	c.start("a")
+	time.Sleep(time.Second) // it must not serve by itself
+	if !serving(1)(c.d["b"]) {
+		t.Error("a site that is drained serves again")
+	}
+	drained(false)
+	c.until("b", "together", serving(2))
+	c.read("a", 16, 2)
+	close(stop)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
+
+// load writes at a site until stop, in one session, and tells what went wrong.
+func (c *trio) load(name string, stop <-chan struct{}) error {
+	ctx := context.Background()
+	s, err := initiator.Dial(ctx, initiator.Options{Address: c.portals[name], TargetIQN: iqn, InitiatorIQN: iqn + "-load", LUN: 3})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	p := make([]byte, 4096)
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		err := s.WriteAt(ctx, p, int64(2048+n%64)<<12)
+		var check *initiator.CheckCondition
+		if errors.As(err, &check) && check.Key == initiator.SenseUnitAttention {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("write %d: %w", n, err)
+		}
+	}
 }

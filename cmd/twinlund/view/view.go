@@ -78,7 +78,7 @@ func (v *viewer) luns() {
 			Number: l.Number, Name: l.Name, UUID: l.ID, NAA: l.NAA, Peer: string(l.Other(v.self.Name)),
 			Size: l.Size, ExtentSize: l.ExtentSize, BlockSize: int64(l.BlockSize),
 			Backing: l.Replicas[i].Path, Map: filepath.Join(v.DataDir, "luns", l.ID.String()+".map"),
-			Preferred: string(l.Preferred), ColdAfter: time.Duration(v.state.Settings().ColdAfter),
+			Preferred: string(v.preferred(&l)), ColdAfter: time.Duration(v.state.Settings().ColdAfter),
 			ReadOnly: l.ReadOnly, Removable: l.Removable, SanitizeRate: sanitizeRate, Space: config.DefaultThreshold,
 			ServeStale: l.Loss == catalog.ServeStale,
 		})
@@ -86,9 +86,30 @@ func (v *viewer) luns() {
 	slices.SortFunc(v.LUNs, func(a, b config.LUN) int { return cmp.Compare(a.Number, b.Number) })
 }
 
+// preferred is the node that hosts should use: not one that is drained.
+func (v *viewer) preferred(l *catalog.LUN) catalog.NodeID {
+	if n, _ := v.state.Node(l.Preferred); n.Drained && l.Other(l.Preferred) != "" {
+		return l.Other(l.Preferred)
+	}
+	return l.Preferred
+}
+
+// gone tells whether this node is drained, and serves nothing any more.
+func (v *viewer) gone() bool {
+	for l := range v.state.LUNs() {
+		if l.Serves(v.self.Name) {
+			return false
+		}
+	}
+	return v.self.Drained
+}
+
 // targets are those with a portal at this node.
 func (v *viewer) targets() {
 	v.Targets = nil
+	if v.gone() {
+		return
+	}
 	for t := range v.state.Targets() {
 		c := config.Target{Number: t.Number, IQN: t.Name, Alias: t.Alias, LUNs: map[uint16]uint16{}}
 		for _, p := range t.Portals {
