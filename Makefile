@@ -12,6 +12,8 @@ SOAK     ?= 20m
 SEED ?= 1
 # DEMO_FLAGS go to the demo: make demo DEMO_FLAGS='--link-delay 25ms --size 4GiB'
 DEMO_FLAGS ?=
+# RUNS is how often each fault is struck.
+RUNS ?= 20
 BENCH_FLAGS ?=
 
 # The race detector needs a C compiler; .ci/tools installs one for the tests.
@@ -20,15 +22,15 @@ RACE = $(shell command -v gcc >/dev/null && echo -race)
 # Exploration and simulation do one thing at a time: no races, but much to do.
 # What the end-to-end tests start is built like what users get, without -race.
 PURE = ./replication/coherence ./cluster/failover ./test/sim
-UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /cluster/failover$$ -e /test/sim$$ -e /test/e2e$$ -e /test/bench$$)
+UNIT = $(shell $(GO) list ./... | grep -v -e /replication/coherence$$ -e /cluster/failover$$ -e /test/sim$$ -e /test/e2e$$ -e /test/chaos$$ -e /test/bench$$)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e conformance lint fuzz sim soak bench clean
+.PHONY: help build demo test unit e2e chaos failover conformance lint fuzz sim soak bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: SEED=$(SEED) FUZZTIME=$(FUZZTIME) SOAK=$(SOAK) DEMO_FLAGS='…' BENCH_FLAGS='…'"
+	@echo "  Settings: SEED=$(SEED) FUZZTIME=$(FUZZTIME) SOAK=$(SOAK) RUNS=$(RUNS) DEMO_FLAGS='…' BENCH_FLAGS='…'"
 
 build: ## bin/twinlun and bin/twinlund
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/twinlun ./cmd/twinlund
@@ -46,7 +48,15 @@ unit: ## the tests that need nothing but this folder
 
 e2e: build ## qemu-io, libiscsi, the Linux initiator in a VM, kill -9 and cut links
 	@.ci/tools e2e
-	$(GO) test -v -count=1 -timeout 15m ./test/e2e
+	$(GO) test -v -count=1 -timeout 15m ./test/e2e ./test/chaos
+
+chaos: ## a cluster in namespaces in which everything breaks, for a minute; a part of e2e
+	@.ci/tools chaos
+	$(GO) test -v -count=1 -timeout 15m -run '^TestChaos$$' ./test/chaos
+
+failover: ## how long hosts stand still when something breaks, RUNS times each
+	@.ci/tools chaos
+	$(GO) test -v -count=1 -timeout 4h -run '^TestStalls$$' ./test/chaos -chaos.stalls $(RUNS)
 
 conformance: build ## libiscsi's test suite at both sites, a part of e2e, with its report
 	@.ci/tools conformance
