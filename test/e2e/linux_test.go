@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -188,11 +189,16 @@ func (r *running) revive(site int) {
 		r.t.Error(err)
 		return
 	}
+	ended := make(chan error, 1)
+	go func() {
+		defer log.Close()
+		ended <- cmd.Wait()
+	}()
 	r.t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil {
+		var exit *exec.ExitError
+		if err := <-ended; err != nil && !(errors.As(err, &exit) && !exit.Exited()) { // by kill
 			r.t.Errorf("the daemon of site %d ended with %v", site, err)
 		}
-		log.Close()
 	})
 }
