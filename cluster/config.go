@@ -37,8 +37,8 @@ type Config struct {
 	Identity *identity.Node
 	Port     *transport.Port // the caller closes it, after the node
 	FSM      FSM
-	// Witness: a voter that stands for election only when the others do not, as its
-	// site is the farthest.
+	// Witness: a voter that stands for election only when the others do not, as it may be
+	// far away. Package member lets it lead when all is quiet.
 	Witness bool
 	// Voter tells whether a node may have a vote. It is asked at the leader, right before
 	// that gives it one, and when all that is committed is applied there. nil: all may.

@@ -238,6 +238,14 @@ func (n *Node) HandOver() error {
 	return n.await(n.raft.LeadershipTransfer())
 }
 
+// HandOverTo has a certain voter lead, if this node does.
+func (n *Node) HandOverTo(node string) error {
+	if n.raft.State() != raft.Leader {
+		return nil
+	}
+	return n.await(n.raft.LeadershipTransferToServer(raft.ServerID(node), raft.ServerAddress(node)))
+}
+
 // Close ends the node's part: no goroutine of it is left, but its port.
 func (n *Node) Close() error {
 	n.cancel(ErrClosed)

@@ -41,12 +41,18 @@ func (m *Member) keep() {
 }
 
 func (m *Member) look() error {
-	switch m.node.Leader() {
+	leader := m.node.Leader()
+	m.leadership.note(leader == m.id.Name(), time.Now())
+	switch leader {
 	case "":
 		m.noticeRefusal()
 		return nil
 	case m.id.Name():
-		return errors.Join(m.lead(), m.announce())
+		err := errors.Join(m.lead(), m.announce())
+		if err == nil {
+			m.letWitnessLead()
+		}
+		return err
 	}
 	return m.announce()
 }

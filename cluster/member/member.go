@@ -27,7 +27,8 @@ type Member struct {
 	running sync.WaitGroup // Serve for each listener, keep, the Renewer
 	kick    chan struct{}  // wakes keep
 
-	refused time.Time // keep's: when it has said last that this node is refused
+	leadership leadership // keep's
+	refused    time.Time  // keep's: when it has said last that this node is refused
 }
 
 // start runs a node, with what its folder has.

@@ -273,3 +273,30 @@ func TestPeace(t *testing.T) {
 		t.Errorf("the log went from %d to %d", before, now.LastIndex)
 	}
 }
+
+// TestWitnessLeads: a witness is given the lead when all is quiet, and takes none while it
+// is away; whoever loses it again and again gives it back later each time.
+func TestWitnessLeads(t *testing.T) {
+	w, all := three(t)
+	a := all[0]
+	w.until("the witness leads", func() bool { return a.Leader() == "w" })
+	w.nodes["w"].stop()
+	w.until("another one leads", func() bool { l := a.Leader(); return l == "a" || l == "b" })
+}
+
+func TestLeadership(t *testing.T) {
+	var l leadership
+	now := time.Now()
+	for _, rest := range []time.Duration{1, 2, 4, 8} {
+		l.note(true, now)
+		if rest *= handOverRest; l.due(now.Add(rest-1)) || !l.due(now.Add(rest)) {
+			t.Fatalf("it is not due after %v: %+v", rest, l)
+		}
+		l.given = now
+		l.note(false, now)
+	}
+	l.note(true, now.Add(handOverMost+1))
+	if l.rest != handOverRest {
+		t.Errorf("a long time later the rest is %v", l.rest)
+	}
+}

@@ -11,9 +11,11 @@ import (
 )
 
 var (
-	chaosTime = flag.Duration("chaos.time", time.Minute, "how long TestChaos breaks things")
-	chaosSeed = flag.Uint64("chaos.seed", 0, "the seed of TestChaos; 0: a random one")
-	stallRuns = flag.Int("chaos.stalls", 0, "how often TestStalls strikes each fault; 0: not at all")
+	chaosTime  = flag.Duration("chaos.time", time.Minute, "how long TestChaos breaks things")
+	chaosSeed  = flag.Uint64("chaos.seed", 0, "the seed of TestChaos; 0: a random one")
+	returnSize = flag.Int64("chaos.return", 0, "MiB up to which TestReturn has a site miss; 0: not at all")
+	oneFault   = flag.String("chaos.fault", "", "only faults with this in their name")
+	stallRuns  = flag.Int("chaos.stalls", 0, "how often TestStalls strikes each fault; 0: not at all")
 )
 
 // bin is the folder with the programs under test, fresh from the source.

@@ -33,6 +33,7 @@ type realm struct {
 	t     testing.TB
 	lab   *lab.Lab
 	hosts *lab.Node
+	size  int64 // of the LUN
 	nodes map[failover.Role]*node
 }
 
@@ -51,7 +52,13 @@ var roles = []failover.Role{failover.SiteA, failover.SiteB, failover.Witness}
 // if they are not to be the test's.
 func newRealm(t testing.TB, dirs map[failover.Role]string) *realm {
 	t.Helper()
-	r := &realm{t: t, nodes: map[failover.Role]*node{}}
+	return newRealmOf(t, dirs, lunSize)
+}
+
+// newRealmOf is newRealm with a LUN of so many bytes.
+func newRealmOf(t testing.TB, dirs map[failover.Role]string, size int64) *realm {
+	t.Helper()
+	r := &realm{t: t, size: size, nodes: map[failover.Role]*node{}}
 	root := t.TempDir()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -112,7 +119,7 @@ func (r *realm) found(ctx context.Context) error {
 	if _, err := first.Init(ctx, api.NewCluster{Cluster: "chaos", Node: "a", Site: "a", Addresses: []string{a.At(nodesPort)}}); err != nil {
 		return err
 	}
-	lun := api.NewLUN{Name: "disk", Size: lunSize, Replicas: []api.NewReplica{{Node: "a", Path: filepath.Join(a.dir, "disk.img")}}}
+	lun := api.NewLUN{Name: "disk", Size: r.size, Replicas: []api.NewReplica{{Node: "a", Path: filepath.Join(a.dir, "disk.img")}}}
 	target := api.TargetBody{Portals: []catalog.Portal{{Node: "a", Address: a.At(iscsiPort)}}}
 	for _, role := range roles[1:] {
 		n := r.nodes[role]
