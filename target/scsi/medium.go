@@ -1,6 +1,8 @@
 package scsi
 
 import (
+	"time"
+
 	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
@@ -213,14 +215,30 @@ func (u *unit) sync(c *sam.Command) sense {
 	return u.judge(c, u.disk.Sync(c.Ctx), gotgt.ASC_WRITE_ERROR)
 }
 
-// judge turns an error of the Disk into sense data, and logs it unless the
-// command was aborted, when nobody waits for its outcome.
+// judge turns an error of the Disk into sense data, and logs it unless the command was
+// aborted, when nobody waits for its outcome, or will be done elsewhere or later.
 func (u *unit) judge(c *sam.Command, err error, code gotgt.SCSISubError) sense {
 	if err == nil {
 		return sense{}
 	}
-	if c.Ctx.Err() == nil {
-		u.target.log.Warn("scsi: the disk failed a command", "lun", u.number, "opcode", c.CDB[0], "tag", c.Tag, "err", err)
+	s := mediumSense(err, code)
+	if c.Ctx.Err() == nil && s.key != gotgt.NOT_READY {
+		u.complain(c, err)
 	}
-	return mediumSense(err, code)
+	return s
+}
+
+// complainEvery is how often a unit's failures are logged: hosts repeat what has failed,
+// by the thousand.
+const complainEvery = time.Second
+
+// complain logs a failure, with how many there were since the last one that was logged.
+func (u *unit) complain(c *sam.Command, err error) {
+	n := u.failures.Add(1)
+	last, now := u.complained.Load(), time.Now().UnixNano()
+	if now-last < int64(complainEvery) || !u.complained.CompareAndSwap(last, now) {
+		return
+	}
+	u.failures.Add(-n)
+	u.target.log.Warn("scsi: the disk failed a command", "lun", u.number, "opcode", c.CDB[0], "tag", c.Tag, "err", err, "failures", n)
 }

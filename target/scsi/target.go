@@ -186,6 +186,9 @@ type unit struct {
 
 	threshold atomic.Int64 // bytes; 0: none
 
+	failures   atomic.Int64 // not logged yet; see complain
+	complained atomic.Int64 // when one was logged last, nanoseconds
+
 	sanitizer *sanitize.Sanitizer // nil: none
 	visits    visits
 
