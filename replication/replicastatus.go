@@ -43,6 +43,13 @@ func (r *Replica) Status() ReplicaStatus {
 	return s
 }
 
+// Fault is why the replica cannot go on; nil: it can.
+func (r *Replica) Fault() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.health.fault
+}
+
 // Owned counts the extents of which only this node may have the newest data, up to most:
 // what the other site would miss if this one were lost now.
 func (r *Replica) Owned(most int) (n int) {

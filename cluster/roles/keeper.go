@@ -47,6 +47,9 @@ const (
 	proposing = 5 * time.Second
 	// rewrite is the pause after memos could not be written.
 	rewrite = time.Second
+	// unfitTime is how long a replica may be missing, or broken, until the LUN is left to
+	// the other node, which waits for this one: longer than it takes to open one.
+	unfitTime = 5 * time.Second
 )
 
 // Keeper lets a node serve as the cluster decides.
@@ -88,7 +91,8 @@ type lun struct {
 	apart   bool                 // a Tied role found the replicas parted, and the Machine has not heard of it
 	joined  bool                 // as the Machine knows it
 	join    uint64
-	retired bool // hosts are to go to the other node, which serves, too
+	unfit   time.Time // since when there is no replica that works; zero: there is one
+	retired bool      // hosts are to go to the other node, which serves, too
 	lease   Lease
 }
 
@@ -404,6 +408,24 @@ func (k *Keeper) beat() {
 	}
 }
 
+// fit tells whether a LUN has a replica that works.
+func (l *lun) fit() bool { return l.replica != nil && l.replica.Fault() == nil }
+
+// judge has a LUN left to the other node if this one cannot serve it: the other one may
+// not go on alone as long as this one answers its heartbeats.
+func (k *Keeper) judge(l *lun) {
+	now := k.cfg.Runtime.Now()
+	switch {
+	case l.fit():
+		l.unfit = time.Time{}
+	case l.unfit.IsZero():
+		l.unfit = now
+	case now.Sub(l.unfit) >= unfitTime && l.given.Serve == failover.Together:
+		k.cfg.Log.Error("this node has no replica of the LUN that works, and leaves it to the other one", "lun", l.catalog.Name)
+		k.step(l.pair, failover.Drained{LUN: l.id})
+	}
+}
+
 // look tells the Machines which replicas are joined now.
 func (k *Keeper) look() {
 	for _, id := range k.sortedLUNs() {
@@ -411,6 +433,7 @@ func (k *Keeper) look() {
 		if l.pair == nil {
 			continue
 		}
+		k.judge(l)
 		join, joined := uint64(0), false
 		if l.replica != nil {
 			join, joined = l.replica.Joined()

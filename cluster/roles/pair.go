@@ -141,13 +141,16 @@ func (k *Keeper) tell(l *lun, r failover.Role) {
 }
 
 // propose proposes what a Machine wants, unless the same is under way. What is tied to a
-// link that has broken meanwhile is not proposed any more.
+// link that has broken meanwhile is not proposed any more; and no node proposes to serve
+// alone what it cannot serve.
 func (k *Keeper) propose(p *pair, a failover.Propose) {
 	steps := catalog.Steps{Node: k.cfg.Self, Epoch: k.newEpoch()}
 	for _, s := range a.LUNs {
-		if l := k.luns[s.LUN]; a.Kind != failover.JoinBoth || l != nil && !l.apart {
-			steps.LUNs = append(steps.LUNs, s)
+		l := k.luns[s.LUN]
+		if l == nil || a.Kind == failover.JoinBoth && l.apart || a.Kind == failover.TakeAlone && !l.fit() {
+			continue
 		}
+		steps.LUNs = append(steps.LUNs, s)
 	}
 	if len(steps.LUNs) == 0 || p.under[a.Kind] {
 		return

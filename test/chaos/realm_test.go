@@ -23,7 +23,7 @@ const (
 	iqn        = "iqn.2026-01.org.example:chaos"
 	nodesPort  = 7480
 	iscsiPort  = 3260
-	patience   = 2 * time.Minute // it bounds a failure: nothing waits for it to pass
+	patience   = time.Minute // it bounds a failure: nothing waits for it to pass
 	lunSize    = 256 << 20
 	checkPaths = 100 * time.Millisecond
 )
