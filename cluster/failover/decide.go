@@ -113,7 +113,7 @@ func (m *Machine) propose() {
 
 // wants is what a node proposes about a LUN.
 func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
-	lost := m.now >= l.good+silence*Time(m.settings.Heartbeat)
+	lost := m.now >= m.lostFrom(l)
 	switch {
 	case l.behind() || !l.mine:
 		return 0, false
@@ -123,11 +123,20 @@ func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
 		return Leave, true
 	case l.peers:
 		l.leaving = false
-		return TakeAlone, lost && (l.preferred || m.now >= l.good+silence*Time(m.settings.Heartbeat)+Time(m.settings.PreferredDelay))
+		return TakeAlone, lost && (l.preferred || m.now >= m.lostFrom(l)+Time(m.settings.PreferredDelay))
 	case l.offered && l.joined && !lost:
 		return JoinBoth, true
 	case l.offered:
 		return TakeAlone, true // a new term, in which nothing is offered
 	}
 	return 0, false
+}
+
+// lostFrom is when the other node counts as lost, if nothing covers the LUN until then.
+func (m *Machine) lostFrom(l *lun) Time {
+	from := l.good + silence*Time(m.settings.Heartbeat)
+	if m.newer.seq == 0 { // it has not answered yet in this life
+		from = max(from, m.cfg.Start+m.cfg.Grace)
+	}
+	return from
 }

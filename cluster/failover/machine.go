@@ -11,6 +11,9 @@ type Config struct {
 	Self, Peer catalog.NodeID
 	Life       uint64 // random: tells answers to this process from those to an earlier one
 	Start      Time   // when this process began, or later
+	// Grace is how long after Start the other node may take to answer for the first time
+	// before it counts as lost: both may have been started at once, one slower.
+	Grace Time
 
 	mutation mutation
 }

@@ -65,6 +65,27 @@ func (s *script) at(now Time, ev Event) string {
 	return strings.Join(did, "; ")
 }
 
+// TestGrace: a node that was just started gives the other one time to appear. Once that
+// has answered, it is lost as quickly as ever.
+func TestGrace(t *testing.T) {
+	for name, c := range map[string]struct {
+		peers    bool // it answers once, at 10_050
+		lostFrom Time
+	}{"never seen": {false, 15_000}, "seen once": {true, 10_500}} {
+		s := &script{t, New(Config{Self: "a", Peer: "b", Life: 7, Start: 10_000, Grace: 5000}), 10_000}
+		s.at(10_000, applied(5, 1, 5, "a", "b"))
+		if c.peers {
+			s.at(10_050, Granted{Grant{7, 1, 5, 5, 1000}})
+		}
+		if got := s.at(c.lostFrom-1, Tick{}); strings.Contains(got, "propose") {
+			t.Errorf("%s: too early: %s", name, got)
+		}
+		if got := s.at(c.lostFrom, Tick{}); !strings.Contains(got, "propose take of 1") {
+			t.Errorf("%s: at %d: %q", name, c.lostFrom, got)
+		}
+	}
+}
+
 func applied(index uint64, term, decided uint64, serving ...catalog.NodeID) Applied {
 	return Applied{Index: index, Decided: decided, Settings: settings, Longest: settings.Lease, LUNs: []catalog.LUN{{
 		ID: lunID(0), Term: term, Decided: decided, Serving: serving, Preferred: "a",

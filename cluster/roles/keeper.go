@@ -43,6 +43,11 @@ type Config struct {
 const (
 	// ticksPerBeat is how often a Machine is told the time, in a heartbeat.
 	ticksPerBeat = 4
+	// bootGrace is what a node that was just started gives the other one to appear, before
+	// it proposes to serve alone: two machines that get their power back at once are not
+	// equally quick, and each take-over costs a join. Hosts wait as long if the other one is
+	// really down, so it stays well below the 30 s after which initiators give up.
+	bootGrace = 10 * time.Second
 	// proposing bounds a proposal. The Machine comes with it again.
 	proposing = 5 * time.Second
 	// rewrite is the pause after memos could not be written.

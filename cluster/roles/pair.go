@@ -30,7 +30,7 @@ func (k *Keeper) pairWith(peer catalog.NodeID) *pair {
 	p := k.pairs[peer]
 	if p == nil {
 		p = &pair{k: k, peer: peer, machine: failover.New(failover.Config{
-			Self: k.cfg.Self, Peer: peer, Life: k.cfg.Random(), Start: k.cfg.Clock(),
+			Self: k.cfg.Self, Peer: peer, Life: k.cfg.Random(), Start: k.cfg.Clock(), Grace: failover.Time(bootGrace),
 		})}
 		k.pairs[peer] = p
 	}
