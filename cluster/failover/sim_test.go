@@ -37,6 +37,7 @@ func newSim(seed int64, mut mutation) *sim {
 		w.apply(i)
 	}
 	crashy := []int{5, 30, 90}[rnd.Intn(3)]
+	w.grace = []Time{0, 1500}[seed%2] // of the lives to come
 	return &sim{world: w, rnd: rnd, quorum: true, crashy: crashy, rare: []int{6, 40}[rnd.Intn(2)], tell: func(string, ...any) {}}
 }
 

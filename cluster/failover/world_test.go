@@ -21,6 +21,7 @@ type world struct {
 	mut   mutation
 	luns  int
 	rates [2]int64 // of the nodes' clocks, in hundredths
+	grace Time     // Config.Grace
 
 	time      int64
 	log       string // agreed commands, encoded by entry.text
@@ -160,7 +161,7 @@ func (w *world) clock(i int) Time { return Time(w.time * w.rates[i] / 100) }
 func (w *world) boot(i, snapshot int, start Time) {
 	w.lives++
 	n := &w.n[i]
-	n.m = New(Config{Self: names[i], Peer: names[1-i], Life: w.lives, Start: start, mutation: w.mut})
+	n.m = New(Config{Self: names[i], Peer: names[1-i], Life: w.lives, Start: start, Grace: w.grace, mutation: w.mut})
 	n.born, n.applied, n.writing, n.until = false, snapshot, nil, 0
 	n.roles = map[catalog.UUID]Role{}
 	for k := range w.luns {
