@@ -116,6 +116,9 @@ func (n *Node) Control(c LinkConn, lun uint32, m wire.Message) {
 	}
 	if r := n.find(lun, m); r != nil {
 		r.control(c, m)
+	} else if _, greets := m.(*wire.JoinHello); greets {
+		// It may go on alone, if it is to; when the LUN is added all join anew.
+		c.SendControl(lun, &wire.JoinRefuse{Reason: wire.ReasonAbsent})
 	}
 }
 
@@ -126,8 +129,8 @@ func (n *Node) Bulk(c LinkConn, stream int, lun uint32, m wire.Message) {
 	}
 }
 
-// find is the LUN's replica. A LUN that only the peer has waits there until it is
-// added here; the other LUNs of the link must not suffer for it.
+// find is the LUN's replica. A LUN that only the peer has is not joined until it is added
+// here; the other LUNs of the link must not suffer for it.
 func (n *Node) find(lun uint32, m wire.Message) *Replica {
 	n.mu.Lock()
 	r := n.replicas[lun]

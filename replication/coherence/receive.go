@@ -14,7 +14,9 @@ func (e *Engine) received(m wire.Message) {
 	}
 	switch m := m.(type) {
 	case *wire.JoinRefuse:
-		e.do(Alarm{Text: "the peer does not join: " + m.Reason})
+		if m.Reason != wire.ReasonAbsent {
+			e.do(Alarm{Text: "the peer does not join: " + m.Reason})
+		}
 		e.disconnected()
 	case *wire.JoinHello:
 		if e.join.peer == nil {

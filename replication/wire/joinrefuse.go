@@ -7,6 +7,9 @@ package wire
 //	0  n  reason, as in Refuse; the body ends with it
 type JoinRefuse struct{ Reason string }
 
+// ReasonAbsent is the reason when the LUN is not open at the sender, or not yet.
+const ReasonAbsent = "the LUN is not open there"
+
 // Kind implements Message.
 func (*JoinRefuse) Kind() Kind            { return KindJoinRefuse }
 func (*JoinRefuse) check() error          { return nil }
