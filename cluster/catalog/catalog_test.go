@@ -394,7 +394,7 @@ func TestReservations(t *testing.T) {
 	preempt := r.command(out("y", reservation.PreemptAndAbort, 2, 1))
 	res := r.run(preempt)
 	want := ReservationChanged{id(21), reservation.PreemptAndAbort, reservation.Nexus(from("y")),
-		[]reservation.Event{{Nexus: reservation.Nexus(from("x")), Notice: reservation.RegistrationsPreempted}}}
+		[]reservation.Event{{Nexus: reservation.Nexus(from("x")), Notice: reservation.RegistrationsPreempted, Abort: true}}}
 	if res.Reservation != reservation.Done || len(res.Changes) != 1 || !reflect.DeepEqual(res.Changes[0], want) {
 		t.Errorf("PREEMPT AND ABORT: %+v", res)
 	}
