@@ -35,8 +35,8 @@ func TestPage(t *testing.T) {
 
 func TestGet(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"node":"a","luns":[{"number":3,"dirty":5}]}`: "",
-		`{}`:     "no node's name",
+		`{"node":"a","pid":7,"luns":[{"number":3,"dirty":5}]}`: "",
+		`{}`:     "it is no status",
 		`[1`:     "status of",
 		"<html>": "status of",
 	} {
