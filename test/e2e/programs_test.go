@@ -58,7 +58,7 @@ func TestDirIsKept(t *testing.T) {
 	}
 }
 
-// TestNoRestart: the demo goes on without a daemon that was killed.
+// TestNoRestart: the demo goes on without a daemon that was killed, and so does the LUN.
 func TestNoRestart(t *testing.T) {
 	t.Parallel()
 	r := start(t, "--no-restart", "--size", "64MiB")
@@ -69,10 +69,10 @@ func TestNoRestart(t *testing.T) {
 		}
 		return nil
 	})
-	r.eventually("site a waits", func() error {
+	r.eventually("site a serves alone", func() error {
 		s, err := r.status(0)
-		if err == nil && s.LUNs[0].Serving {
-			err = fmt.Errorf("it serves alone")
+		if err == nil && !(s.LUNs[0].Serving && s.LUNs[0].Alone) {
+			err = fmt.Errorf("it does not: role %s, %s", s.LUNs[0].Role, s.LUNs[0].Why)
 		}
 		return err
 	})
@@ -125,7 +125,11 @@ func TestMapDump(t *testing.T) {
 	need(t, "qemu-io")
 	r := start(t, "--size", "64MiB")
 	qemuIO(t, r.url(0), "write -P 0x11 0 1M")
-	out := tool(t, filepath.Join(bin, "twinlun"), "map", "dump", filepath.Join(r.info().Sites[1].Dir, "disk.map"))
+	s, err := r.status(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := tool(t, filepath.Join(bin, "twinlun"), "map", "dump", s.LUNs[0].Map)
 	if !strings.Contains(out, "67108864") && !strings.Contains(out, "64 MiB") {
 		t.Errorf("the dump does not tell the LUN's size:\n%s", out)
 	}

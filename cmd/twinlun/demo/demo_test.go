@@ -67,8 +67,9 @@ func TestConfigurations(t *testing.T) {
 		if c.Cluster == nil || c.DataDir != s.dir || c.Cluster.Listen != s.peer || c.Cluster.Socket != s.file("api.sock") || (c.Witness != nil) != (i == 2) {
 			t.Errorf("node %s: %+v", s.name, c)
 		}
-		if want := []string{"127.0.0.1:13262", "127.0.0.1:13273", ""}[i]; want != "" && c.Cluster.Routes[names[1-i]][0] != want {
-			t.Errorf("node %s: routes %v, want the line's end", s.name, c.Cluster.Routes)
+		other := []string{"b", "a", "a"}[i]
+		if want := []string{"127.0.0.1:13262", "127.0.0.1:13273", "127.0.0.1:13264"}[i]; len(c.Cluster.Routes) != 2 || c.Cluster.Routes[other][0] != want {
+			t.Errorf("node %s: routes %v, want %s for %s", s.name, c.Cluster.Routes, want, other)
 		}
 	}
 }

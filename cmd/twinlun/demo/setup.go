@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
@@ -37,7 +38,46 @@ func (d *demo) setUp(ctx context.Context) error {
 	if err := d.serveLUN(ctx, first.client()); err != nil {
 		return fmt.Errorf("make the LUN: %w", err)
 	}
+	if err := d.move(ctx, first.client()); err != nil {
+		return fmt.Errorf("tell where the nodes are now: %w", err)
+	}
 	return nil
+}
+
+// move tells the cluster of the ports of this demo, if the one before had others.
+func (d *demo) move(ctx context.Context, c *client.Client) error {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range d.sites {
+		here := []string{s.peer}
+		if slices.ContainsFunc(nodes, func(n api.Node) bool { return string(n.Name) == s.name && slices.Equal(n.Addresses, here) }) {
+			continue
+		}
+		if _, err := c.ChangeNode(ctx, s.name, api.NodeChange{Addresses: here}); err != nil {
+			return err
+		}
+	}
+	targets, err := c.Targets(ctx)
+	if err != nil {
+		return err
+	}
+	target := d.target()
+	if len(targets) == 1 && slices.Equal(targets[0].Portals, target.Portals) {
+		return nil
+	}
+	_, err = c.PutTarget(ctx, IQN, target)
+	return err
+}
+
+// target is served at both sites.
+func (d *demo) target() api.TargetBody {
+	t := api.TargetBody{Alias: "demo"}
+	for _, s := range d.sites[:2] {
+		t.Portals = append(t.Portals, catalog.Portal{Node: catalog.NodeID(s.name), Address: s.portal})
+	}
+	return t
 }
 
 // member gives a node its membership, if it has none, as soon as its daemon answers.
@@ -83,15 +123,13 @@ func (d *demo) serveLUN(ctx context.Context, c *client.Client) error {
 		}
 	}
 	lun := api.NewLUN{Name: "disk", ID: &id, Size: d.lun.Size, BlockSize: int(d.lun.BlockSize)}
-	target := api.TargetBody{Alias: "demo"}
 	for _, s := range d.sites[:2] {
 		lun.Replicas = append(lun.Replicas, api.NewReplica{Node: catalog.NodeID(s.name), Path: s.file("disk.img")})
-		target.Portals = append(target.Portals, catalog.Portal{Node: catalog.NodeID(s.name), Address: s.portal})
 	}
 	if _, err := c.CreateLUN(ctx, lun); err != nil {
 		return err
 	}
-	if _, err := c.PutTarget(ctx, IQN, target); err != nil {
+	if _, err := c.PutTarget(ctx, IQN, d.target()); err != nil {
 		return err
 	}
 	if _, err := c.PutHost(ctx, "everybody", api.HostBody{Initiators: []string{"*"}}); err != nil {

@@ -35,7 +35,7 @@ type site struct {
 	name, dir, daemon string
 	portal, page      string // addresses; of the witness none
 	peer              string // address of the nodes' port
-	route             string // NAME=address of the other site, through the line
+	routes            string // NAME=address of the others; of the other site through the line
 	restart           bool
 	pid               atomic.Int64 // of the daemon; 0: none runs
 	last              sample       // show's
@@ -44,14 +44,15 @@ type site struct {
 func newSite(name, dir string, o Options) *site {
 	s := &site{name: name, dir: filepath.Join(dir, name), daemon: o.Daemon, restart: !o.NoRestart}
 	base := o.BasePort
+	a, b, w := address(base+nodeOffset), address(base+peerOffset), address(base+witnessOffset)
 	switch name {
 	case "a":
-		s.peer, s.route = address(base+nodeOffset), "b="+address(base+lineOffset)
+		s.peer, s.routes = a, "b="+address(base+lineOffset)+",w="+w
 	case "b":
-		s.peer, s.route = address(base+peerOffset), "a="+address(base+backOffset)
+		s.peer, s.routes = b, "a="+address(base+backOffset)+",w="+w
 		base += siteOffset
 	default:
-		s.peer = address(base + witnessOffset)
+		s.peer, s.routes = w, "a="+a+",b="+b
 		return s
 	}
 	s.portal, s.page = address(base), address(base+statusOffset)
@@ -70,8 +71,8 @@ func (s *site) client() *client.Client { return client.Local(s.file("api.sock"))
 var configuration = template.Must(template.New("").Parse(`# Made by twinlun demo.
 data-dir: {{printf "%q" .Dir}}
 cluster:
-  listen: {{.Peer}}{{with .Route}}
-  routes: "{{.}}" # through the emulated line{{end}}{{with .Page}}
+  listen: {{.Peer}}
+  routes: "{{.Routes}}" # between the sites through the emulated line{{with .Page}}
 status: {listen: "{{.}}"}{{else}}
 witness: true{{end}}
 `))
@@ -82,7 +83,7 @@ func (s *site) configure() error {
 		return err
 	}
 	var text bytes.Buffer
-	err := configuration.Execute(&text, struct{ Dir, Peer, Route, Page string }{s.dir, s.peer, s.route, s.page})
+	err := configuration.Execute(&text, struct{ Dir, Peer, Routes, Page string }{s.dir, s.peer, s.routes, s.page})
 	if err != nil {
 		return err
 	}

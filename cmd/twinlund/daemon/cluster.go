@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
@@ -31,6 +32,8 @@ type cluster struct {
 	away chan struct{} // wakes drain
 	last string        // follow's: what it could not do, as it was told last
 	access
+
+	sure atomic.Bool // the catalog is not older than the start of this node; or nobody can tell
 
 	taking sync.Mutex // held while the node gets its membership
 
@@ -114,6 +117,7 @@ func (c *cluster) begin(m *member.Member) error {
 	defer c.mu.Unlock()
 	c.member, c.roles = m, keeper
 	if keeper != nil {
+		c.d.tasks.Go(func() { c.learn(c.d.ctx, m) })
 		c.hub = reserving.New(m.Self(), m, c.log)
 	}
 	if keeper != nil && c.latest != nil {
@@ -184,12 +188,31 @@ func (c *cluster) follow(ctx context.Context) {
 		if m := c.Member(); m != nil && !m.Witness() {
 			c.wakeDrain()
 			next, errs := view.Of(c.base, m.Self(), m.State(), m.Unseal)
+			if !c.sure.Load() {
+				next.Targets = nil // a host that is refused by mistake may never come again
+			}
 			errs = append(errs, c.d.become(ctx, next)...)
 			c.tellAccess(next)
 			c.report(ctx, errors.Join(errs...))
 		}
 		again.Reset(followAgain)
 	}
+}
+
+// sureTime is how long hosts are not let in after a start if no majority tells whether what
+// this node knows of them is all.
+const sureTime = 10 * time.Second
+
+// learn is the task that finds out whether the catalog is what the cluster has: what was
+// agreed upon last is not known to a node that was just started.
+func (c *cluster) learn(ctx context.Context, m *member.Member) {
+	ctx, cancel := context.WithTimeout(ctx, sureTime)
+	defer cancel()
+	if err := m.Sync(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		c.log.Warn("hosts are let in as this node knows them: no majority of the nodes tells whether that is all", "err", err)
+	}
+	c.sure.Store(true)
+	c.Wake()
 }
 
 // report tells what could not be done, once.
