@@ -208,7 +208,8 @@ func (r *running) waitClean() {
 	})
 }
 
-// kill ends a site's daemon with SIGKILL.
+// kill ends a site's daemon with SIGKILL, and returns when it is gone: its ports are free
+// then.
 func (r *running) kill(site int) {
 	r.t.Helper()
 	s, err := r.status(site) // its own word: the file may still tell of the one before
@@ -217,6 +218,9 @@ func (r *running) kill(site int) {
 	}
 	if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		r.t.Errorf("kill site %d: %v", site, err)
+	}
+	for end := time.Now().Add(patience); syscall.Kill(s.PID, 0) == nil && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
