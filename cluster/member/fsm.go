@@ -18,6 +18,8 @@ type fsm struct {
 
 	mu    sync.Mutex // held while one state takes the place of another
 	begun bool       // under mu; before, applied hears nothing of what is only taken up
+
+	changed chan struct{} // under mu; closed by the next take; nil: nobody waits
 }
 
 func newFSM(applied func(*catalog.State, catalog.Result), nodes func()) *fsm {
@@ -41,6 +43,20 @@ func (f *fsm) take(next *catalog.State, r catalog.Result) {
 		f.applied(next, r)
 	}
 	f.state.Store(next)
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// next is closed when another state takes the place of the present one.
+func (f *fsm) next() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
 }
 
 // Apply implements cluster.FSM. The result is a catalog.Result.

@@ -94,6 +94,10 @@ func (m *Member) Witness() bool { return m.id.Authority() == nil }
 // calls Sync before.
 func (m *Member) State() *catalog.State { return m.fsm.state.Load() }
 
+// Changed is closed when there is another State than when it was called. Whoever follows
+// the catalog calls it first, and then State.
+func (m *Member) Changed() <-chan struct{} { return m.fsm.next() }
+
 // Sync returns when State has all that was agreed on before the call. It needs a
 // majority.
 func (m *Member) Sync(ctx context.Context) error { return m.node.Sync(ctx) }

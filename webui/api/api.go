@@ -26,7 +26,8 @@ const Prefix = "/api/v1"
 // api are the handlers.
 type api struct {
 	Backend
-	log *slog.Logger
+	log     *slog.Logger
+	streams chan struct{} // has an element for each stream
 }
 
 // Handler answers requests.
@@ -42,13 +43,16 @@ func Handler(b Backend, version string, log *slog.Logger) http.Handler {
 	cfg.CreateHooks = nil // no $schema in answers: a client may send back what it got
 	cfg.RejectUnknownQueryParameters = true
 	h := humagin.New(engine, cfg)
-	a := &api{b, log}
+	a := &api{b, log, make(chan struct{}, maxStreams)}
 	a.cluster(h)
 	a.nodes(h)
 	a.tokens(h)
 	a.luns(h)
 	a.targets(h)
 	a.hosts(h)
+	a.groups(h)
+	a.discovery(h)
+	a.events(h)
 	return engine
 }
 

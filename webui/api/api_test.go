@@ -4,108 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/twinlun/twinlun/cluster"
 	"github.com/twinlun/twinlun/cluster/catalog"
-	"github.com/twinlun/twinlun/cluster/identity"
-	"github.com/twinlun/twinlun/cluster/member"
+	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
 	"github.com/twinlun/twinlun/webui/client"
 )
-
-// group is a cluster of one process: the real catalog, without others that have to agree.
-type group struct {
-	mu    sync.Mutex
-	self  catalog.NodeID
-	state *catalog.State
-}
-
-func (g *group) Self() catalog.NodeID { return g.self }
-func (g *group) Leader() string       { return string(g.self) }
-func (g *group) Members() ([]cluster.Member, error) {
-	return []cluster.Member{{Node: string(g.self), Voter: true}}, nil
-}
-func (g *group) Seal(secret []byte) ([]byte, error) { return append([]byte("sealed:"), secret...), nil }
-
-func (g *group) State() *catalog.State {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.state
-}
-
-func (g *group) Do(_ context.Context, by string, b catalog.Body) (catalog.Result, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	index := g.state.Index() + 1
-	raw, err := catalog.Command{ID: catalog.UUID{0: 1, 14: byte(index >> 8), 15: byte(index)}, Time: catalog.StampOf(time.Now()), By: by, Body: b}.Encode()
-	if err != nil {
-		return catalog.Result{}, err
-	}
-	next, r, err := g.state.Apply(index, raw)
-	if err == nil && r.Error != nil {
-		err = r.Error
-	}
-	g.state = next
-	return r, err
-}
-
-func (g *group) NewToken(ctx context.Context, by string, life time.Duration) (string, time.Time, error) {
-	expires := time.Now().Add(life)
-	_, err := g.Do(ctx, by, &catalog.AddToken{Hash: catalog.Hash{1}, Expires: catalog.StampOf(expires)})
-	return "the secret", expires, err
-}
-
-// node is a Backend.
-type node struct{ *group }
-
-func (n *node) Cluster() api.Cluster {
-	if n.group == nil {
-		return nil
-	}
-	return n.group
-}
-
-func (n *node) Found(ctx context.Context, o member.FoundOptions) error {
-	g := &group{self: catalog.NodeID(o.Node), state: catalog.New()}
-	_, err := g.Do(ctx, "test", &catalog.InitCluster{Cluster: catalog.Cluster{ID: catalog.UUID{1}, Name: o.Cluster},
-		Node: catalog.NewNode{Name: g.self, Site: o.Site, Addresses: o.Addresses, Key: catalog.Hash{9}, Voter: true, Version: 1}})
-	if err == nil {
-		n.group = g
-	}
-	return err
-}
-
-func (n *node) Join(context.Context, string, identity.Newcomer) error { return identity.ErrTokenUsed }
-func (n *node) Node() api.NodeStatus                                  { return api.NodeStatus{PID: 7, LUNs: []api.ReplicaStatus{}} }
-
-// served is a client of an API on a socket.
-func served(t *testing.T) (*client.Client, *node, string) {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "api.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(node)
-	s := api.NewServer(api.Handler(n, "test", slog.New(slog.DiscardHandler)))
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Close()
-		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
-	return client.Local(socket), n, socket
-}
 
 func must[T any](t *testing.T) func(v T, err error) T {
 	return func(v T, err error) T {
@@ -134,7 +44,7 @@ func wants(t *testing.T, err error, code string, parts ...string) {
 
 // TestCluster goes through everything in the order in which an operator does.
 func TestCluster(t *testing.T) {
-	c, n, _ := served(t)
+	c, n, _ := solo.Serve(t)
 	ctx := t.Context()
 	_, err := c.Cluster(ctx)
 	wants(t, err, api.CodeNoCluster, "twinlun init")
@@ -147,10 +57,10 @@ func TestCluster(t *testing.T) {
 		t.Errorf("%+v", info)
 	}
 	token := must[api.Token](t)(c.CreateToken(ctx, api.NewToken{Life: "2h"}))
-	if token.Token != "the secret" || time.Until(token.Expires) < time.Hour {
+	if token.Token != solo.Secret || time.Until(token.Expires) < time.Hour {
 		t.Errorf("%+v", token)
 	}
-	if _, err := n.Do(ctx, "test", &catalog.AdmitNode{Token: catalog.Hash{1}, Node: catalog.NewNode{Name: "b", Site: "rome", Addresses: []string{"b:7480"}, Key: catalog.Hash{8}, Voter: true, Version: 1}}); err != nil {
+	if _, err := n.Group().Do(ctx, "test", &catalog.AdmitNode{Token: solo.TokenHash, Node: catalog.NewNode{Name: "b", Site: "rome", Addresses: []string{"b:7480"}, Key: catalog.Hash{8}, Voter: true, Version: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	nodes := must[[]api.Node](t)(c.Nodes(ctx))
@@ -163,9 +73,12 @@ func TestCluster(t *testing.T) {
 	}
 	testLUNs(t, c)
 	testAccess(t, c, n)
+	testGroups(t, c)
+	testDiscovery(t, c, n)
+	testSettings(t, c)
 	for _, err := range []error{
 		c.Unmap(ctx, api.Mapping{Target: iqn, Host: "web", Number: 3}), c.RemoveLUN(ctx, "big"), c.RemoveTarget(ctx, iqn), c.RemoveHost(ctx, "web"),
-		c.RemoveNode(ctx, "b"), c.DeleteToken(ctx, catalog.Hash{1}.String()),
+		c.RemoveNode(ctx, "b"), c.DeleteToken(ctx, solo.TokenHash.String()),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -208,7 +121,7 @@ func testLUNs(t *testing.T, c *client.Client) {
 	wants(t, err, string(catalog.NotFound))
 }
 
-func testAccess(t *testing.T, c *client.Client, n *node) {
+func testAccess(t *testing.T, c *client.Client, n *solo.Node) {
 	t.Helper()
 	ctx := t.Context()
 	must[catalog.Target](t)(c.PutTarget(ctx, iqn, api.TargetBody{Portals: []catalog.Portal{{Node: "a", Address: ":3260"}, {Node: "b", Address: "192.0.2.1:3260"}}}))
@@ -218,7 +131,7 @@ func testAccess(t *testing.T, c *client.Client, n *node) {
 	}
 	// Without a secret the old one stays.
 	must[api.Host](t)(c.PutHost(ctx, "web", api.HostBody{Initiators: []string{"iqn.x:web2"}, User: "web"}))
-	if kept, _ := n.State().Host("web"); string(kept.CHAP.Initiator.Sealed) != "sealed:a secret of more" || kept.CHAP.Target != nil {
+	if kept, _ := n.Group().State().Host("web"); string(kept.CHAP.Initiator.Sealed[8:]) != "a secret of more" || kept.CHAP.Target != nil {
 		t.Errorf("%+v", kept)
 	}
 	for code, b := range map[string]api.HostBody{
@@ -249,9 +162,63 @@ func testAccess(t *testing.T, c *client.Client, n *node) {
 	}
 }
 
+func testGroups(t *testing.T, c *client.Client) {
+	t.Helper()
+	ctx := t.Context()
+	must[api.Group](t)(c.PutGroup(ctx, "db"))
+	must[api.Host](t)(c.PutHost(ctx, "db1", api.HostBody{Initiators: []string{"iqn.x:db1"}, Group: "db"}))
+	if all := must[[]api.Group](t)(c.Groups(ctx)); len(all) != 1 || all[0].Name != "db" || len(all[0].Hosts) != 1 || all[0].Hosts[0] != "db1" {
+		t.Errorf("%+v", all)
+	}
+	if err := c.Map(ctx, api.Mapping{Target: iqn, Group: "db", Number: 0, LUN: "big"}); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.RemoveGroup(ctx, "db"), string(catalog.Conflict), "take them out first")
+	if err := c.RemoveHost(ctx, "db1"); err != nil {
+		t.Error(err)
+	}
+	if err := c.RemoveGroup(ctx, "db"); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.RemoveGroup(ctx, "db"), string(catalog.NotFound), "no group db")
+	_, err := c.PutGroup(ctx, "a b")
+	wants(t, err, string(catalog.Invalid))
+}
+
+func testDiscovery(t *testing.T, c *client.Client, n *solo.Node) {
+	t.Helper()
+	ctx := t.Context()
+	d := must[api.Discovery](t)(c.SetDiscovery(ctx, api.DiscoveryBody{User: "look", Secret: "only for looking"}))
+	if d != (api.Discovery{User: "look"}) {
+		t.Errorf("%+v", d)
+	}
+	// Without a secret the old one stays.
+	d = must[api.Discovery](t)(c.SetDiscovery(ctx, api.DiscoveryBody{User: "look", TargetUser: "me", TargetSecret: "another secret"}))
+	if p := n.Group().State().Discovery(); d.TargetUser != "me" || string(p.Initiator.Sealed[8:]) != "only for looking" {
+		t.Errorf("%+v, %+v", d, p)
+	}
+	_, err := c.SetDiscovery(ctx, api.DiscoveryBody{User: "other"})
+	wants(t, err, string(catalog.Invalid), "missing")
+	must[api.Discovery](t)(c.SetDiscovery(ctx, api.DiscoveryBody{}))
+	if d := must[api.Discovery](t)(c.Discovery(ctx)); d != (api.Discovery{}) {
+		t.Errorf("%+v", d)
+	}
+}
+
+func testSettings(t *testing.T, c *client.Client) {
+	t.Helper()
+	lease, long := catalog.Duration(3*time.Second), catalog.Duration(time.Minute)
+	must[catalog.Settings](t)(c.ChangeSettings(t.Context(), api.SettingsChange{Lease: &lease}))
+	if s := must[catalog.Settings](t)(c.Settings(t.Context())); s.Lease != lease || s.Heartbeat != catalog.DefaultSettings.Heartbeat {
+		t.Errorf("%+v", s)
+	}
+	_, err := c.ChangeSettings(t.Context(), api.SettingsChange{Lease: &long})
+	wants(t, err, string(catalog.Invalid), "lease")
+}
+
 // TestHostile sends what no client of ours does.
 func TestHostile(t *testing.T) {
-	c, _, socket := served(t)
+	c, _, socket := solo.Serve(t)
 	must[api.ClusterInfo](t)(c.Init(t.Context(), api.NewCluster{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{"a:7480"}}))
 	raw := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -269,6 +236,7 @@ func TestHostile(t *testing.T) {
 		"unknown query":  {http.MethodGet, "/luns?colour=red", "", http.StatusUnprocessableEntity},
 		"another method": {http.MethodPut, "/luns", "{}", http.StatusNotFound},
 		"life":           {http.MethodPost, "/tokens", `{"life":"long"}`, http.StatusUnprocessableEntity},
+		"after":          {http.MethodGet, "/events?after=-1", "", http.StatusUnprocessableEntity},
 		"hash":           {http.MethodDelete, "/tokens/12", "", http.StatusUnprocessableEntity},
 		"join":           {http.MethodPost, "/cluster/join", `{"token":"x","node":"b","site":"s","addresses":[]}`, http.StatusInternalServerError},
 		"document":       {http.MethodGet, "/openapi.json", "", http.StatusOK},

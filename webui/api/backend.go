@@ -27,9 +27,11 @@ type Backend interface {
 type Cluster interface {
 	Self() catalog.NodeID
 	State() *catalog.State
+	Changed() <-chan struct{} // closed when State is another one
 	Leader() string
 	Members() ([]cluster.Member, error)
 	Do(ctx context.Context, by string, body catalog.Body) (catalog.Result, error)
 	NewToken(ctx context.Context, by string, life time.Duration) (text string, expires time.Time, err error)
 	Seal(secret []byte) ([]byte, error)
+	Unseal(sealed []byte) ([]byte, error)
 }

@@ -70,6 +70,13 @@ func (a *api) cluster(h huma.API) {
 			}
 			return a.info()
 		})
+	get(h, "/settings", "get-settings", "The settings of the whole cluster", func(context.Context, *none) (catalog.Settings, error) {
+		_, s, err := a.state()
+		if err != nil {
+			return catalog.Settings{}, err
+		}
+		return s.Settings(), nil
+	})
 	change(h, http.MethodPatch, "/settings", "change-settings", "Change settings of the whole cluster",
 		func(ctx context.Context, in *struct{ Body SettingsChange }) (catalog.Settings, error) {
 			change := catalog.ChangeSettings(in.Body)

@@ -42,12 +42,7 @@ type HostPath struct {
 
 func asHost(h catalog.Host) Host {
 	v := Host{Name: h.Name, Initiators: h.Initiators, Site: h.Site, Group: h.Group, Revision: h.Revision}
-	if c := h.CHAP.Initiator; c != nil {
-		v.User = c.User
-	}
-	if c := h.CHAP.Target; c != nil {
-		v.TargetUser = c.User
-	}
+	v.User, v.TargetUser = users(h.CHAP)
 	return v
 }
 

@@ -117,6 +117,11 @@ func (c *Client) Join(ctx context.Context, n api.NewMember) (api.ClusterInfo, er
 	return ask[api.ClusterInfo](ctx, c, http.MethodPost, "/cluster/join", n)
 }
 
+// Settings are those of the whole cluster.
+func (c *Client) Settings(ctx context.Context) (catalog.Settings, error) {
+	return ask[catalog.Settings](ctx, c, http.MethodGet, "/settings", nil)
+}
+
 // ChangeSettings changes settings of the whole cluster.
 func (c *Client) ChangeSettings(ctx context.Context, n api.SettingsChange) (catalog.Settings, error) {
 	return ask[catalog.Settings](ctx, c, http.MethodPatch, "/settings", n)
@@ -220,6 +225,31 @@ func (c *Client) PutHost(ctx context.Context, name string, b api.HostBody) (api.
 // RemoveHost removes one.
 func (c *Client) RemoveHost(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, "/hosts"+part(name), nil, nil)
+}
+
+// Groups are those of the cluster.
+func (c *Client) Groups(ctx context.Context) ([]api.Group, error) {
+	return ask[[]api.Group](ctx, c, http.MethodGet, "/groups", nil)
+}
+
+// PutGroup makes one.
+func (c *Client) PutGroup(ctx context.Context, name string) (api.Group, error) {
+	return ask[api.Group](ctx, c, http.MethodPut, "/groups"+part(name), nil)
+}
+
+// RemoveGroup removes one that has no hosts, with its mappings.
+func (c *Client) RemoveGroup(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/groups"+part(name), nil, nil)
+}
+
+// Discovery is how initiators prove themselves that only want to look.
+func (c *Client) Discovery(ctx context.Context) (api.Discovery, error) {
+	return ask[api.Discovery](ctx, c, http.MethodGet, "/discovery", nil)
+}
+
+// SetDiscovery says how they do.
+func (c *Client) SetDiscovery(ctx context.Context, b api.DiscoveryBody) (api.Discovery, error) {
+	return ask[api.Discovery](ctx, c, http.MethodPut, "/discovery", b)
 }
 
 // Mappings are those of the cluster.

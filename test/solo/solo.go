@@ -1,0 +1,188 @@
+// Package solo is what the API is tried with: a node whose cluster is the real catalog in
+// one process, without others that have to agree, and without LUNs that are served.
+package solo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinlun/twinlun/cluster"
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/identity"
+	"github.com/twinlun/twinlun/cluster/member"
+	"github.com/twinlun/twinlun/webui/api"
+	"github.com/twinlun/twinlun/webui/client"
+)
+
+// Secret is the text of each join token, whose hash is TokenHash.
+const Secret = "the secret"
+
+// TokenHash is that of each join token.
+var TokenHash = catalog.Hash{1}
+
+// Group is the cluster.
+type Group struct {
+	// Now is the time that commands have; nil: that of the day.
+	Now func() time.Time
+
+	mu      sync.Mutex
+	self    catalog.NodeID
+	state   *catalog.State
+	changed chan struct{}
+}
+
+// Self implements api.Cluster.
+func (g *Group) Self() catalog.NodeID { return g.self }
+
+// Leader implements api.Cluster.
+func (g *Group) Leader() string { return string(g.self) }
+
+// Members implements api.Cluster.
+func (g *Group) Members() ([]cluster.Member, error) {
+	return []cluster.Member{{Node: string(g.self), Voter: true}}, nil
+}
+
+// Seal implements api.Cluster. As with a real one the same secret looks different each time.
+func (g *Group) Seal(secret []byte) ([]byte, error) {
+	return append([]byte(rand.Text()[:8]), secret...), nil
+}
+
+// Unseal implements api.Cluster.
+func (g *Group) Unseal(sealed []byte) ([]byte, error) {
+	if len(sealed) < 8 {
+		return nil, errors.New("it was sealed elsewhere")
+	}
+	return sealed[8:], nil
+}
+
+// State implements api.Cluster.
+func (g *Group) State() *catalog.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state
+}
+
+// Changed implements api.Cluster.
+func (g *Group) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// Do implements api.Cluster.
+func (g *Group) Do(_ context.Context, by string, b catalog.Body) (catalog.Result, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now
+	if g.Now != nil {
+		now = g.Now
+	}
+	index := g.state.Index() + 1
+	id := catalog.UUID{0: 1, 14: byte(index >> 8), 15: byte(index)}
+	raw, err := catalog.Command{ID: id, Time: catalog.StampOf(now()), By: by, Body: b}.Encode()
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	next, r, err := g.state.Apply(index, raw)
+	if err == nil && r.Error != nil {
+		err = r.Error
+	}
+	g.state = next
+	close(g.changed)
+	g.changed = make(chan struct{})
+	return r, err
+}
+
+// NewToken implements api.Cluster.
+func (g *Group) NewToken(ctx context.Context, by string, life time.Duration) (string, time.Time, error) {
+	expires := time.Now().Add(life)
+	_, err := g.Do(ctx, by, &catalog.AddToken{Hash: TokenHash, Expires: catalog.StampOf(expires)})
+	return Secret, expires, err
+}
+
+// Node is an api.Backend. It is in no cluster before Found.
+type Node struct {
+	mu    sync.Mutex
+	group *Group
+}
+
+// Group is its cluster; nil: none.
+func (n *Node) Group() *Group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.group
+}
+
+// Cluster implements api.Backend.
+func (n *Node) Cluster() api.Cluster {
+	if g := n.Group(); g != nil {
+		return g
+	}
+	return nil
+}
+
+// Found implements api.Backend.
+func (n *Node) Found(ctx context.Context, o member.FoundOptions) error {
+	g := &Group{self: catalog.NodeID(o.Node), state: catalog.New(), changed: make(chan struct{})}
+	_, err := g.Do(ctx, "test", &catalog.InitCluster{Cluster: catalog.Cluster{ID: catalog.UUID{1}, Name: o.Cluster},
+		Node: catalog.NewNode{Name: g.self, Site: o.Site, Addresses: o.Addresses, Key: catalog.Hash{9}, Voter: true, Version: 1}})
+	if err == nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.group = g
+	}
+	return err
+}
+
+// Join implements api.Backend. Nobody takes it in.
+func (n *Node) Join(context.Context, string, identity.Newcomer) error { return identity.ErrTokenUsed }
+
+// Node implements api.Backend.
+func (n *Node) Node() api.NodeStatus { return api.NodeStatus{PID: 7, LUNs: []api.ReplicaStatus{}} }
+
+// Two makes a cluster of the nodes a, in paris, and b, in rome.
+func (n *Node) Two(ctx context.Context) error {
+	if err := n.Found(ctx, member.FoundOptions{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{"a:7480"}}); err != nil {
+		return err
+	}
+	g := n.Group()
+	if _, _, err := g.NewToken(ctx, "test", time.Hour); err != nil {
+		return err
+	}
+	_, err := g.Do(ctx, "test", &catalog.AdmitNode{Token: TokenHash, Node: catalog.NewNode{
+		Name: "b", Site: "rome", Addresses: []string{"b:7480"}, Key: catalog.Hash{8}, Voter: true, Version: 1}})
+	if err != nil {
+		return fmt.Errorf("admit node b: %w", err)
+	}
+	return nil
+}
+
+// Serve serves the API of a node on a socket until the test ends.
+func Serve(t testing.TB) (c *client.Client, n *Node, socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = new(Node)
+	s := api.NewServer(api.Handler(n, "test", slog.New(slog.DiscardHandler)))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }() // until Close
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return client.Local(socket), n, socket
+}
