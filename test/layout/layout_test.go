@@ -79,6 +79,7 @@ var outside = map[string][]string{
 	"github.com/spf13/cobra":            {"cmd"},
 	"github.com/spf13/pflag":            {"cmd"},
 	"github.com/spf13/viper":            {"cmd"},
+	"go.yaml.in/yaml/v3":                {"cmd"}, // documents for twinlun apply; viper reads the configuration with it
 	"github.com/anishathalye/porcupine": {"test"},
 	"pgregory.net/rapid":                {"test"},
 

@@ -31,8 +31,7 @@ var TokenHash = catalog.Hash{1}
 
 // Group is the cluster.
 type Group struct {
-	// Now is the time that commands have; nil: that of the day.
-	Now func() time.Time
+	now func() time.Time
 
 	mu      sync.Mutex
 	self    catalog.NodeID
@@ -82,13 +81,9 @@ func (g *Group) Changed() <-chan struct{} {
 func (g *Group) Do(_ context.Context, by string, b catalog.Body) (catalog.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now
-	if g.Now != nil {
-		now = g.Now
-	}
 	index := g.state.Index() + 1
 	id := catalog.UUID{0: 1, 14: byte(index >> 8), 15: byte(index)}
-	raw, err := catalog.Command{ID: id, Time: catalog.StampOf(now()), By: by, Body: b}.Encode()
+	raw, err := catalog.Command{ID: id, Time: catalog.StampOf(g.now()), By: by, Body: b}.Encode()
 	if err != nil {
 		return catalog.Result{}, err
 	}
@@ -104,13 +99,15 @@ func (g *Group) Do(_ context.Context, by string, b catalog.Body) (catalog.Result
 
 // NewToken implements api.Cluster.
 func (g *Group) NewToken(ctx context.Context, by string, life time.Duration) (string, time.Time, error) {
-	expires := time.Now().Add(life)
+	expires := g.now().Add(life)
 	_, err := g.Do(ctx, by, &catalog.AddToken{Hash: TokenHash, Expires: catalog.StampOf(expires)})
 	return Secret, expires, err
 }
 
 // Node is an api.Backend. It is in no cluster before Found.
 type Node struct {
+	Now func() time.Time // that commands have; to be set before there is a cluster
+
 	mu    sync.Mutex
 	group *Group
 }
@@ -132,7 +129,7 @@ func (n *Node) Cluster() api.Cluster {
 
 // Found implements api.Backend.
 func (n *Node) Found(ctx context.Context, o member.FoundOptions) error {
-	g := &Group{self: catalog.NodeID(o.Node), state: catalog.New(), changed: make(chan struct{})}
+	g := &Group{now: n.Now, self: catalog.NodeID(o.Node), state: catalog.New(), changed: make(chan struct{})}
 	_, err := g.Do(ctx, "test", &catalog.InitCluster{Cluster: catalog.Cluster{ID: catalog.UUID{1}, Name: o.Cluster},
 		Node: catalog.NewNode{Name: g.self, Site: o.Site, Addresses: o.Addresses, Key: catalog.Hash{9}, Voter: true, Version: 1}})
 	if err == nil {
@@ -174,7 +171,7 @@ func Serve(t testing.TB) (c *client.Client, n *Node, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n = new(Node)
+	n = &Node{Now: time.Now}
 	s := api.NewServer(api.Handler(n, "test", slog.New(slog.DiscardHandler)))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }() // until Close

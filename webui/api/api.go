@@ -53,6 +53,7 @@ func Handler(b Backend, version string, log *slog.Logger) http.Handler {
 	a.groups(h)
 	a.discovery(h)
 	a.events(h)
+	a.documents(h)
 	return engine
 }
 

@@ -91,7 +91,7 @@ func (a *api) putHost(name string, b *HostBody) (*catalog.PutHost, error) {
 
 // chap is how two sides prove themselves, with secrets sealed; one that is not given stays
 // as it was, if the user does.
-func chap(c Cluster, old catalog.CHAP, user, text, targetUser, targetText string) (p catalog.CHAP, err error) {
+func chap(c vault, old catalog.CHAP, user, text, targetUser, targetText string) (p catalog.CHAP, err error) {
 	if p.Initiator, err = seal(c, "secret", old.Initiator, user, text); err != nil {
 		return p, err
 	}
@@ -104,7 +104,8 @@ func chap(c Cluster, old catalog.CHAP, user, text, targetUser, targetText string
 	return p, nil
 }
 
-func seal(c Cluster, field string, old *catalog.Credential, user, text string) (*catalog.Credential, error) {
+// seal is a credential whose secret is sealed: the old one, if it is the same.
+func seal(c vault, field string, old *catalog.Credential, user, text string) (*catalog.Credential, error) {
 	switch {
 	case user == "" && text == "":
 		return nil, nil
@@ -117,6 +118,11 @@ func seal(c Cluster, field string, old *catalog.Credential, user, text string) (
 	}
 	if err := (iscsi.Credentials{User: user, Secret: secret.New(text)}).Check(); err != nil {
 		return nil, invalid(field, err.Error())
+	}
+	if old != nil && old.User == user {
+		if plain, err := c.Unseal(old.Sealed); err == nil && string(plain) == text { // one that cannot be opened is replaced
+			return old, nil
+		}
 	}
 	sealed, err := c.Seal([]byte(text))
 	return &catalog.Credential{User: user, Sealed: sealed}, err

@@ -122,14 +122,20 @@ func (a *api) lun(name string) (catalog.LUN, error) {
 	if err != nil {
 		return catalog.LUN{}, err
 	}
-	l, found := s.LUNNamed(name)
-	if id, err := catalog.ParseUUID(name); !found && err == nil {
-		l, found = s.LUN(id)
-	}
+	l, found := lunOf(s, name)
 	if !found {
 		return l, notFound("LUN", name)
 	}
 	return l, nil
+}
+
+// lunOf is a LUN by its name or its id.
+func lunOf(s *catalog.State, name string) (catalog.LUN, bool) {
+	l, found := s.LUNNamed(name)
+	if id, err := catalog.ParseUUID(name); !found && err == nil {
+		return s.LUN(id)
+	}
+	return l, found
 }
 
 // onLUN carries out a command on a LUN, and returns what that is then.

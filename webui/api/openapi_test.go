@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
@@ -35,7 +36,7 @@ type document struct {
 func openAPI(t *testing.T) (text string, d document) {
 	t.Helper()
 	r := httptest.NewRecorder()
-	h := api.Handler(new(solo.Node), "test", slog.New(slog.DiscardHandler))
+	h := api.Handler(&solo.Node{Now: time.Now}, "test", slog.New(slog.DiscardHandler))
 	h.ServeHTTP(r, httptest.NewRequest(http.MethodGet, api.Prefix+"/openapi.json", nil))
 	raw, err := io.ReadAll(r.Result().Body)
 	if err != nil {

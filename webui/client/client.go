@@ -127,6 +127,11 @@ func (c *Client) ChangeSettings(ctx context.Context, n api.SettingsChange) (cata
 	return ask[catalog.Settings](ctx, c, http.MethodPatch, "/settings", n)
 }
 
+// Apply has the cluster get what a document says, or tells what would be done.
+func (c *Client) Apply(ctx context.Context, a api.Apply) (api.Plan, error) {
+	return ask[api.Plan](ctx, c, http.MethodPost, "/apply", a)
+}
+
 // Node is the node that is asked, as it is now.
 func (c *Client) Node(ctx context.Context) (api.NodeStatus, error) {
 	return ask[api.NodeStatus](ctx, c, http.MethodGet, "/node", nil)

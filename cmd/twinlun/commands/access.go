@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 
@@ -67,17 +66,10 @@ func secretFrom(cmd *cobra.Command, path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	in := cmd.InOrStdin()
 	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		in = f
+		return readSecret(path)
 	}
-	text, err := io.ReadAll(io.LimitReader(in, 4096))
-	return strings.TrimRight(string(text), "\r\n"), err
+	return oneSecret(cmd.InOrStdin())
 }
 
 func (t *tool) hosts() *cobra.Command {

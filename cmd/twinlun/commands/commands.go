@@ -43,7 +43,7 @@ func Add(root *cobra.Command) {
 	}
 	for _, c := range []*cobra.Command{
 		t.initCommand(), t.joinCommand(), t.statusCommand(), t.tokens(), t.nodes(), t.sites(), t.luns(), t.targets(), t.hosts(), t.groups(), t.mappings(), t.discovery(),
-		t.settings(), t.events(), t.salvage(),
+		t.settings(), t.events(), t.applyCommand(), t.salvage(),
 	} {
 		f := c.PersistentFlags()
 		f.StringVar(&t.socket, "socket", socket, "socket of the node's API")

@@ -68,7 +68,8 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	_, rest, _ := strings.Cut(string(text), "## Two nodes without a cluster\n")
+	_, rest, _ = strings.Cut(rest, "```yaml\n")
 	example, rest, _ := strings.Cut(rest, "```")
 	c, err := Source{File: write(t, example)}.Load()
 	if err != nil || len(c.LUNs) == 0 || len(c.Targets[0].Hosts) != 2 || len(c.Targets[0].Portals) != 3 {
