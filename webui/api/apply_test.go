@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/member"
 	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
 	"github.com/twinlun/twinlun/webui/client"
@@ -230,6 +231,44 @@ func TestApplyBreaksOff(t *testing.T) {
 		if status, text := apply(); status != http.StatusOK || strings.Count(text, `"kind":`) != 8 {
 			t.Errorf("%d: %s", status, text)
 		}
+	}
+}
+
+// witness is a cluster as a node without the key has it.
+type witness struct{ *solo.Group }
+
+func (witness) Seal([]byte) ([]byte, error)   { return nil, member.ErrNoKey }
+func (witness) Unseal([]byte) ([]byte, error) { return nil, member.ErrNoKey }
+
+// third is such a node.
+type third struct {
+	api.Backend
+	cluster witness
+}
+
+func (b third) Cluster() api.Cluster { return b.cluster }
+
+// TestApplyAtWitness is refused if there are secrets in the document, and before anything
+// is done.
+func TestApplyAtWitness(t *testing.T) {
+	n := &solo.Node{Now: time.Now}
+	if err := n.Two(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := n.Group().State()
+	h := api.Handler(third{n, witness{n.Group()}}, "test", slog.New(slog.DiscardHandler))
+	apply := func(document string) string {
+		r := httptest.NewRecorder()
+		req := httptest.NewRequest(http.MethodPost, api.Prefix+"/apply", strings.NewReader(`{"document": `+document+`}`))
+		req.Header.Set("Content-Type", "application/json")
+		h.ServeHTTP(r, req)
+		return r.Body.String()
+	}
+	if text := apply(whole); !strings.Contains(text, "ask a node that has replicas") || n.Group().State() != before {
+		t.Error(text)
+	}
+	if text := apply(`{"groups": [{"name": "db"}]}`); !strings.Contains(text, `"done":true`) {
+		t.Error(text)
 	}
 }
 

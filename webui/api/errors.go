@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/member"
 )
 
 // Problem is an error, as a problem document (RFC 9457).
@@ -91,6 +92,8 @@ func problemOf(err error) error {
 		p := problem(statuses[refused.Code], string(refused.Code), refused.Message, refused.Hint)
 		p.Field = refused.Field
 		return p
+	case errors.Is(err, member.ErrNoKey):
+		return problem(http.StatusConflict, CodeNotFeasible, err.Error(), "ask a node that has replicas")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problem(http.StatusServiceUnavailable, CodeUncertain, err.Error(),
 			"the cluster did not agree in time: is a majority of its nodes running, and do they reach each other? Look again before you repeat it")
