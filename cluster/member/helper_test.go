@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/twinlun/twinlun/cluster"
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/identity"
+	"github.com/twinlun/twinlun/test/logs"
 )
 
 // patience is how long a test waits for what must happen: long, as nothing depends on it
@@ -36,29 +36,11 @@ type node struct {
 	dir     string
 	address string
 
-	said logged
+	said logs.Text // its log
 
 	mu   sync.Mutex
 	seen []string // what Applied was told
 	late []string // of that, what State showed before
-}
-
-// logged is what a node has said in its log.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) has(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), text)
 }
 
 func newWorld(t *testing.T) *world { return &world{t: t, nodes: map[string]*node{}} }
