@@ -2,23 +2,20 @@ package api_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twinlun/twinlun/test/golden"
 	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // document is the part of an OpenAPI document that is looked at.
 type document struct {
@@ -69,7 +66,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "testdata/operations.txt", strings.Join(slices.Sorted(slices.Values(all)), ""))
+	golden.Compare(t, "testdata/operations.txt", strings.Join(slices.Sorted(slices.Values(all)), ""))
 	for _, part := range strings.Split(text, `"$ref":"#/components/schemas/`)[1:] {
 		name, _, _ := strings.Cut(part, `"`)
 		if d.Components.Schemas[name] == nil {
@@ -117,22 +114,5 @@ func refers(t *testing.T, d document, schema any, seen map[string]bool) {
 			seen[name] = true
 			refers(t, d, d.Components.Schemas[name], seen)
 		}
-	}
-}
-
-// golden compares a text with a file.
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s is not this any more (-update, if that is wanted):\n%s", path, got)
 	}
 }

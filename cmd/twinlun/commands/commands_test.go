@@ -2,7 +2,6 @@ package commands
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,11 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twinlun/twinlun/test/golden"
 	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // naa are identifiers that are made of random ones.
 var naa = regexp.MustCompile(`3[0-9a-f]{15}0{16}`)
@@ -42,22 +40,6 @@ func (s *transcript) run(typed, line string, files ...string) {
 	fmt.Fprintf(&s.text, "$ twinlun %s\n%s", line, naa.ReplaceAllString(out, strings.Repeat("N", 32)))
 	if err != nil {
 		fmt.Fprintf(&s.text, "twinlun: %v\n", err)
-	}
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s is not this any more (-update, if that is wanted):\n%s", path, got)
 	}
 }
 
@@ -133,7 +115,7 @@ func TestTranscript(t *testing.T) {
 	} {
 		s.run(x.typed, x.line, secret)
 	}
-	golden(t, "testdata/transcript.txt", s.text.String())
+	golden.Compare(t, "testdata/transcript.txt", s.text.String())
 }
 
 const document = `
@@ -174,7 +156,7 @@ func TestApply(t *testing.T) {
 	s.run("", "apply")
 	s.run("", "apply -f none.yaml")
 	s.run("settings: {lease: 1m}", "apply -f -")
-	golden(t, "testdata/apply.txt", s.text.String())
+	golden.Compare(t, "testdata/apply.txt", s.text.String())
 
 	out, err := twinlun(t, changed, "apply", "-f", path, "-o", "json", "--socket", s.socket)
 	var p api.Plan
