@@ -46,6 +46,33 @@ log_in() {
 	[ "$(cat "/sys/block/${a##*/}/device/wwid")" = "$(cat "/sys/block/${b##*/}/device/wwid")" ]
 }
 
+# one_map: logs in at both sites, with dm-multipath over the two paths; then $map is the name
+# of the map, $dev its disk.
+one_map() {
+	modprobe -a dm-multipath dm-round-robin dm-service-time
+	discover >/dev/null
+	local port
+	for port in "$port_a" "$port_b"; do
+		# How long a dead connection goes unnoticed, and how long I/O waits for it to
+		# come back before it goes to the other path.
+		vm_set "127.0.0.1:$port" "$iqn" 'node.conn[0].timeo.noop_out_interval' 2
+		vm_set "127.0.0.1:$port" "$iqn" 'node.conn[0].timeo.noop_out_timeout' 4
+		vm_set "127.0.0.1:$port" "$iqn" node.session.timeo.replacement_timeout 2
+	done
+	log_in
+
+	step "one map over both sites"
+	vm_udev
+	multipathd
+	for _ in $(seq 150); do
+		map=$(multipathd show maps raw format "%n" 2>/dev/null | head -1 || true)
+		[ -z "$map" ] || [ ! -b "/dev/mapper/$map" ] || break
+		sleep 0.2
+	done
+	# shellcheck disable=SC2034 # for the script
+	dev=/dev/mapper/$map
+}
+
 log_out() {
 	iscsiadm -m node -T "$iqn" --logout >/dev/null
 	vm_wait_gone "$a"

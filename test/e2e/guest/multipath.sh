@@ -42,26 +42,7 @@ active() {
 }
 
 start
-modprobe -a dm-multipath dm-round-robin dm-service-time
-discover >/dev/null
-for port in "$port_a" "$port_b"; do
-	# How long a dead connection goes unnoticed, and how long I/O waits for it to
-	# come back before it goes to the other path.
-	vm_set "127.0.0.1:$port" "$iqn" 'node.conn[0].timeo.noop_out_interval' 2
-	vm_set "127.0.0.1:$port" "$iqn" 'node.conn[0].timeo.noop_out_timeout' 4
-	vm_set "127.0.0.1:$port" "$iqn" node.session.timeo.replacement_timeout 2
-done
-log_in
-
-step "one map over both sites"
-vm_udev
-multipathd
-for _ in $(seq 150); do
-	map=$(multipathd show maps raw format "%n" 2>/dev/null | head -1 || true)
-	[ -z "$map" ] || [ ! -b "/dev/mapper/$map" ] || break
-	sleep 0.2
-done
-dev=/dev/mapper/$map
+one_map
 active 2
 multipath -ll
 [ "$(multipathd show maps raw format "%n" | wc -l)" = 1 ]
