@@ -16,6 +16,11 @@ func (m *Machine) settle(l *lun) {
 	m.remember(l, Alone)
 }
 
+// heard tells whether the other node has answered a request of the last heartbeats.
+func (m *Machine) heard() bool {
+	return m.newer.seq != 0 && m.now < m.newer.asked+silence*Time(m.settings.Heartbeat)
+}
+
 func (m *Machine) remember(l *lun, what What) {
 	l.memo = Memo{l.term, what}
 	l.writing++
@@ -23,10 +28,11 @@ func (m *Machine) remember(l *lun, what What) {
 }
 
 // offer prepares to propose that both serve: first it must be on disk that this was
-// proposed. A node that has only prepared it goes back if the replicas part.
+// proposed. A node that has only prepared it goes back if the replicas part. That they are
+// joined is no sign of life: a line that was cut is noticed late.
 func (m *Machine) offer(l *lun) {
 	switch {
-	case l.free && l.joined && !l.asking:
+	case l.free && l.joined && !l.asking && m.heard():
 		l.asking = true
 		m.remember(l, Offered)
 	case l.asking && !l.joined:

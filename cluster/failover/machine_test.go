@@ -133,8 +133,8 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 			{11_080, Tick{}, ""},
 			{11_081, Tick{}, "remember alone in 2; alone in 2 free"},
 			{11_090, wrote(2, Alone), ""},
-			{11_100, Joined{lunID(0), 3}, "remember offered in 2"},
-			{11_110, answer(6, 6, 6), "lease until 12050"},
+			{11_100, Joined{lunID(0), 3}, ""}, // as if a line that was cut had not been noticed
+			{11_110, answer(6, 6, 6), "lease until 12050; remember offered in 2"},
 			{11_120, wrote(2, Offered), "alone in 2 leased; propose join of 2"},
 			{11_130, applied(7, 3, 7, "a", "b"), "remember nothing in 3; together in 3 held; ask 7"},
 			{11_140, answer(7, 7, 7), "lease until 12130; together in 3 leased"},
@@ -166,12 +166,19 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		}},
 		"the joined part before it is offered": {[]Memo{{4, Alone}}, []line{
 			{10_000, applied(9, 4, 9, "a"), "ask 1"},
+			{10_005, answer(1, 8, 8), "lease until 11000"},
 			{10_010, Joined{lunID(0), 3}, "remember offered in 4"},
 			{10_020, Parted{lunID(0)}, "remember alone in 4"},
 			{10_030, Joined{lunID(0), 4}, "remember offered in 4"},
 			{10_040, wrote(4, Offered), ""},
 			{10_050, wrote(4, Alone), ""},
 			{10_060, wrote(4, Offered), "alone in 4 held; propose join of 4"}, // and the lease is still to come
+		}},
+		"joined, and not heard": {[]Memo{{4, Alone}}, []line{
+			{10_000, applied(9, 4, 9, "a"), "ask 1"},
+			{10_005, answer(1, 9, 9), "lease until 11000"},
+			{10_500, Joined{lunID(0), 3}, "ask 2"},
+			{10_900, answer(2, 9, 9), "lease until 11500; remember offered in 4; ask 3"},
 		}},
 		"leave": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
