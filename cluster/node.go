@@ -22,7 +22,7 @@ type Node struct {
 	machine   *machine
 	raft      *raft.Raft
 	store     *store
-	transport *raft.NetworkTransport
+	transport *patient
 	requests  *transport.Listener
 	peers     *callers
 	ctx       context.Context
@@ -75,6 +75,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.raft, err = raft.NewRaft(n.cfg.raft(), n.machine, n.store, n.store, snapshots, n.transport)
+	n.transport.raft.Store(n.raft)
 	return err
 }
 
@@ -138,10 +139,10 @@ func (n *Node) listen() error {
 	if err != nil {
 		return err
 	}
-	n.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = &patient{node: n, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  &streams{l, n.cfg.Port, n.cfg.Identity.Name()},
 		MaxPool: raftConns, Timeout: raftTime, Logger: newLogger(n.cfg.Log),
-	})
+	})}
 	n.requests, err = n.cfg.Port.Listen("", transport.Cluster)
 	return err
 }
