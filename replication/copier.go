@@ -23,6 +23,11 @@ const (
 	// short against what anybody calls a delay of mirroring, and 50 looks a second
 	// at a counter cost nothing.
 	copyPause = 20 * time.Millisecond
+	// letIn is how long copying waits, after a join, for the other node to serve hosts
+	// again: until then its disk has the cluster's log to write, which on one file system
+	// with the replica waits for every byte that was copied before it. Longer than that
+	// takes; and a node that is drained, and will not serve, gets its copy all the same.
+	letIn = 5 * time.Second
 )
 
 // copying is what the copier has under way. The replica's lock guards it.
@@ -30,7 +35,9 @@ type copying struct {
 	wake     task.Signal
 	inFlight [maxStreams]int64
 	jobs     map[uint64]copyJob
-	last     int64 // bytes of the ReadCopy that came of the last CopyRoom
+	last     int64     // bytes of the ReadCopy that came of the last CopyRoom
+	join     uint64    // the last one that the copier has seen
+	joined   time.Time // when
 }
 
 type copyJob struct {
@@ -93,7 +100,7 @@ func (r *Replica) copier() {
 func (r *Replica) offerRoom() (bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conn == nil || r.closing || r.m.DirtyBlocks() == 0 {
+	if r.conn == nil || r.closing || r.m.DirtyBlocks() == 0 || r.lettingInLocked() {
 		return 0
 	}
 	c := &r.copying
@@ -107,6 +114,16 @@ func (r *Replica) offerRoom() (bytes int64) {
 		}
 	}
 	return c.last
+}
+
+// lettingInLocked tells whether the other node, joined a moment ago, is still to be let
+// serve hosts.
+func (r *Replica) lettingInLocked() bool {
+	c, now := &r.copying, r.run.Now()
+	if join := r.engine.LastJoin(); join != c.join {
+		c.join, c.joined = join, now
+	}
+	return r.engine.Role().Serve == coherence.ServeAlone && now.Sub(c.joined) < letIn
 }
 
 // bucket limits a rate: it holds credit for up to a tenth of a second, and lets

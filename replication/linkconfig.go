@@ -41,7 +41,7 @@ type LinkConfig struct {
 	Dead       time.Duration // 0: 2 s
 	Handshake  time.Duration // limit for dialing and HELLO; 0: 5 s
 	BackoffMin time.Duration // first wait after a failure, doubled each time; 0: 50 ms
-	BackoffMax time.Duration // 0: 2 s
+	BackoffMax time.Duration // 0: 500 ms
 	// MaxQueue is how much may wait to be sent on each stream, in bytes. Windows
 	// of the protocol keep far below it: reaching it breaks the connection.
 	MaxQueue int64 // 0: 256 MiB
@@ -84,7 +84,7 @@ func (c LinkConfig) complete() (LinkConfig, error) {
 	setDefault(&c.Dead, 2*time.Second)
 	setDefault(&c.Handshake, 5*time.Second)
 	setDefault(&c.BackoffMin, 50*time.Millisecond)
-	setDefault(&c.BackoffMax, 2*time.Second)
+	setDefault(&c.BackoffMax, 500*time.Millisecond)
 	setDefault(&c.MaxQueue, 256<<20)
 	setDefault(&c.features, wire.FeatureCompression|wire.FeatureTell|wire.FeatureLease)
 	setDefault(&c.Log, slog.Default())
