@@ -56,7 +56,7 @@ chaos: ## a cluster in namespaces in which everything breaks, for a minute; a pa
 
 failover: ## how long hosts stand still when something breaks, RUNS times each
 	@.ci/tools chaos
-	$(GO) test -v -count=1 -timeout 4h -run '^Test(Stalls|Return)$$' ./test/chaos -chaos.stalls $(RUNS) -chaos.return 4096
+	$(GO) test -v -count=1 -timeout 4h -run '^Test(Stalls|Return|ReturnHuge)$$' ./test/chaos -chaos.stalls $(RUNS) -chaos.return 4096
 
 conformance: build ## libiscsi's test suite at both sites, a part of e2e, with its report
 	@.ci/tools conformance
