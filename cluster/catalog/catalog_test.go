@@ -206,25 +206,36 @@ func TestChangeLUN(t *testing.T) {
 func TestReplicas(t *testing.T) {
 	r := cluster(t)
 	r.must(lun(20, "disk", "a b"), lun(21, "single", "a"))
-	at := func(node NodeID) Replica { return Replica{node, Block, "/dev/vg0/single"} }
+	at := func(node NodeID) Replica { return Replica{Node: node, Kind: Block, Path: "/dev/vg0/single"} }
 	r.refuseAll([]refusal{
 		{&AddReplica{id(20), at("c")}, Conflict, "has two replicas"},
 		{&AddReplica{id(9), at("c")}, NotFound, "no LUN"},
 		{&AddReplica{id(21), at("a")}, Conflict, "site berlin"},
 		{&AddReplica{id(21), at("w")}, Conflict, "witness"},
-		{&AddReplica{id(21), Replica{"b", File, "/srv/disk.img"}}, Conflict, "is that of LUN"},
+		{&AddReplica{id(21), Replica{Node: "b", Kind: File, Path: "/srv/disk.img"}}, Conflict, "is that of LUN"},
 		{&RemoveReplica{id(20), "a"}, Conflict, "node a serves LUN disk"},
 		{&RemoveReplica{id(20), "c"}, NotFound, "no replica of LUN disk at node c"},
 		{&RemoveReplica{id(21), "a"}, Conflict, "only replica"},
 	})
-	r.must(serving(t, "b takes 1", 20), &RemoveReplica{id(20), "a"})
+	r.refuseAll([]refusal{
+		{&DrainReplica{id(20), "c", true}, NotFound, "no replica of LUN disk at node c"},
+		{&DrainReplica{id(9), "a", true}, NotFound, "no LUN"},
+		{&DrainReplica{id(21), "a", true}, Conflict, "only replica"},
+	})
+	r.must(&DrainReplica{id(20), "a", true}, &DrainReplica{id(20), "a", true})
+	r.refused(&DrainReplica{id(20), "b", true}, Conflict, "at node a, is drained")
+	r.must(serving(t, "a leaves 1", 20))
+	r.refused(serving(t, "b joins 2", 20), StaleTerm, "drained")
+	r.must(&DrainReplica{id(20), "a", false}, serving(t, "b joins 2", 20), serving(t, "b takes 3", 20), &RemoveReplica{id(20), "a"})
 	l, _ := r.s.LUN(id(20))
-	if len(l.Replicas) != 1 || l.Preferred != "b" || showServing(r.s, 20) != "b @2" {
+	if len(l.Replicas) != 1 || l.Preferred != "b" || showServing(r.s, 20) != "b @4" {
 		t.Errorf("LUN %+v", l)
 	}
-	r.refused(serving(t, "b joins 2", 20), StaleTerm, "no other replica")
-	r.must(&AddReplica{id(20), at("a")}, serving(t, "b joins 2", 20), &AddReplica{id(21), at("c")})
-	if l, _ = r.s.LUN(id(20)); l.Replicas[0] != at("a") || showServing(r.s, 20) != "a b @3" {
+	r.refused(serving(t, "b joins 4", 20), StaleTerm, "no other replica")
+	r.must(&AddReplica{id(20), at("a")}, serving(t, "b joins 4", 20), &AddReplica{id(21), at("c")})
+	again := at("a")
+	again.Since = r.s.Index() - 2 // a new one, whatever is left of the old one at its node
+	if l, _ = r.s.LUN(id(20)); l.Replicas[0] != again || again.Since <= l.Replicas[1].Since || showServing(r.s, 20) != "a b @5" {
 		t.Errorf("LUN %+v", l)
 	}
 	if showServing(r.s, 21) != "a @1" {

@@ -48,6 +48,7 @@ var kinds = map[string]struct {
 	"change-lun":       {1, func() Body { return new(ChangeLUN) }},
 	"remove-lun":       {1, func() Body { return new(RemoveLUN) }},
 	"add-replica":      {1, func() Body { return new(AddReplica) }},
+	"drain-replica":    {1, func() Body { return new(DrainReplica) }},
 	"remove-replica":   {1, func() Body { return new(RemoveReplica) }},
 	"take-alone":       {1, func() Body { return new(TakeAlone) }},
 	"join-both":        {1, func() Body { return new(JoinBoth) }},

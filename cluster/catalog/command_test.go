@@ -133,7 +133,7 @@ func story(t testing.TB) (all [][]byte) {
 		lun(20, "disk", "a b"), lun(21, "scratch", "a"), lun(22, "gone", "b"),
 		&ChangeLUN{ID: id(20), Name: ptr("data"), Size: ptr[int64](2 << 30), Preferred: ptr[NodeID]("b"), Loss: ptr(ServeStale), ReadOnly: ptr(false), Removable: ptr(true)},
 		&TakeAlone{take("a", 1, 0)}, &JoinBoth{take("a", 2, 7)}, &Leave{take("b", 3, 0)}, &ForceAlone{take("b", 3, 0)}, &ForceAlone{take("b", 4, 0)},
-		&JoinBoth{take("b", 1<<32, 8)}, &AddReplica{id(21), Replica{"b", Block, "/dev/vg0/scratch"}}, &RemoveReplica{id(21), "b"}, &RemoveLUN{id(22)},
+		&JoinBoth{take("b", 1<<32, 8)}, &AddReplica{id(21), Replica{Node: "b", Kind: Block, Path: "/dev/vg0/scratch"}}, &DrainReplica{id(21), "b", true}, &DrainReplica{id(21), "b", false}, &RemoveReplica{id(21), "b"}, &RemoveLUN{id(22)},
 		&PutTarget{Name: iqn, Alias: "Disks & more", Portals: []Portal{{"a", "192.0.2.1:3260"}, {"b", ":3260"}}},
 		&PutTarget{Name: iqn + "2"}, &RemoveTarget{iqn + "2"},
 		&PutGroup{Name: "db"}, &PutGroup{Name: "gone"}, &RemoveGroup{"gone"},

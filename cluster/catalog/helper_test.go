@@ -147,7 +147,7 @@ func lun(n int, name, nodes string) *AddLUN {
 	l := &AddLUN{ID: id(n), Name: name, Size: 1 << 30, BlockSize: 512, ExtentSize: 64 << 10, Loss: Hold, Epoch: id(1000 + n)}
 	l.NAA = NAA{0x60, 14: byte(n >> 8), 15: byte(n)}
 	for _, node := range strings.Fields(nodes) {
-		l.Replicas = append(l.Replicas, Replica{NodeID(node), File, "/srv/" + name + ".img"})
+		l.Replicas = append(l.Replicas, Replica{Node: NodeID(node), Kind: File, Path: "/srv/" + name + ".img"})
 	}
 	l.Preferred = l.Replicas[0].Node
 	return l

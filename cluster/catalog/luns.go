@@ -34,6 +34,11 @@ type Replica struct {
 	Node NodeID      `json:"node"`
 	Kind BackingKind `json:"kind"`
 	Path string      `json:"path"` // absolute, at that node
+	// Since is the index of the command that added it. A replica that was removed and is
+	// added again is a new one: nothing that its node knows of the old one counts.
+	Since uint64 `json:"since,omitempty"`
+	// Drained: it is to serve no host, so that it can be removed.
+	Drained bool `json:"drained,omitempty"`
 }
 
 // Epoch is a time during which the same nodes served a LUN. Its id is random: two nodes
@@ -74,6 +79,13 @@ func (l *LUN) Has(node NodeID) bool {
 
 // Serves tells whether a node is in the serving set.
 func (l *LUN) Serves(node NodeID) bool { return slices.Contains(l.Serving, node) }
+
+// Drained tells whether a node is to serve nothing of a LUN, for planned work at the node
+// or at this replica.
+func (s *State) Drained(l *LUN, node NodeID) bool {
+	n, _ := s.Node(node)
+	return n.Drained || slices.ContainsFunc(l.Replicas, func(r Replica) bool { return r.Node == node && r.Drained })
+}
 
 // Alone tells whether a node serves alone.
 func (l *LUN) Alone(node NodeID) bool { return len(l.Serving) == 1 && l.Serving[0] == node }
@@ -260,7 +272,9 @@ func (b *AddLUN) apply(c *change) error {
 		Term: 1, Decided: c.index, Chain: []Epoch{{1, b.Epoch}},
 	}
 	l.Number = uint16(free(c.LUNs(), 0, func(l LUN) int { return int(l.Number) }))
-	for _, r := range l.Replicas {
+	for i := range l.Replicas {
+		r := &l.Replicas[i]
+		r.Since, r.Drained = c.index, false
 		l.Serving = append(l.Serving, r.Node)
 	}
 	if err := c.checkReplicas(l.Replicas); err != nil {
@@ -383,6 +397,7 @@ func (b *AddReplica) apply(c *change) error {
 	case len(l.Replicas) != 1:
 		return conflict("remove one first", "LUN %s has two replicas", l.Name)
 	}
+	b.Replica.Since, b.Replica.Drained = c.index, false
 	l.Replicas = append(slices.Clone(l.Replicas), b.Replica)
 	slices.SortFunc(l.Replicas, byNode)
 	l.Revision = c.index
@@ -395,6 +410,40 @@ func (b *AddReplica) apply(c *change) error {
 	c.putLUN(l)
 	c.note(LUNChanged{LUN: l.ID})
 	c.log(Info, "LUN "+l.Name, "gets a replica at node %s", b.Replica.Node)
+	return nil
+}
+
+// DrainReplica has a node leave a LUN to the node with the other replica, or takes that
+// back.
+type DrainReplica struct {
+	LUN     UUID   `json:"lun"`
+	Node    NodeID `json:"node"`
+	Drained bool   `json:"drained"`
+}
+
+// Kind is "drain-replica".
+func (*DrainReplica) Kind() string { return "drain-replica" }
+
+func (b *DrainReplica) apply(c *change) error {
+	l, found := c.LUN(b.LUN)
+	i := slices.IndexFunc(l.Replicas, func(r Replica) bool { return r.Node == b.Node })
+	switch {
+	case !found:
+		return notFound("LUN", b.LUN.String())
+	case i < 0:
+		return notFound(fmt.Sprintf("replica of LUN %s at node", l.Name), string(b.Node))
+	case l.Replicas[i].Drained == b.Drained:
+		return nil
+	case b.Drained && len(l.Replicas) == 1:
+		return conflict("mirror the LUN first", "it is the only replica of LUN %s", l.Name)
+	case b.Drained && c.Drained(&l, l.Other(b.Node)):
+		return conflict("have the other one serve again first", "the other replica of LUN %s, at node %s, is drained", l.Name, l.Other(b.Node))
+	}
+	l.Replicas, l.Revision = slices.Clone(l.Replicas), c.index
+	l.Replicas[i].Drained = b.Drained
+	c.putLUN(l)
+	c.note(LUNChanged{LUN: l.ID})
+	c.log(Warning, "LUN "+l.Name, "its replica at node %s %s", b.Node, map[bool]string{true: "is drained: it is to serve no host", false: "is to serve again"}[b.Drained])
 	return nil
 }
 
@@ -418,10 +467,11 @@ func (b *RemoveReplica) apply(c *change) error {
 	case len(l.Replicas) == 1:
 		return conflict("remove the LUN, if that is what you want", "it is the only replica of LUN %s", l.Name)
 	case l.Serves(b.Node):
-		return conflict("take it out of service first: drain it, or if it is lost let the other node take over", "node %s serves LUN %s", b.Node, l.Name)
+		return conflict("take it out of service first: drain it (twinlun lun replica drain), or if it is lost let the other node take over", "node %s serves LUN %s", b.Node, l.Name)
 	}
 	other := l.Other(b.Node)
 	l.Replicas = slices.DeleteFunc(slices.Clone(l.Replicas), func(r Replica) bool { return r.Node == b.Node })
+	l.Replicas[0].Drained = false // nobody else is left
 	l.Preferred, l.Revision = other, c.index
 	c.putLUN(l)
 	c.note(LUNChanged{LUN: l.ID})

@@ -77,7 +77,7 @@ func drawLUN(t *rapid.T, s *State) Body {
 	n, name := pick(t, "lun", someLUNs), pick(t, "name", someNames)
 	l := lun(n, name, string(pick(t, "first", someNodes)))
 	if flip(t, "mirror") {
-		l.Replicas = append(l.Replicas, Replica{pick(t, "second", someNodes), File, "/srv/" + name})
+		l.Replicas = append(l.Replicas, Replica{Node: pick(t, "second", someNodes), Kind: File, Path: "/srv/" + name})
 	}
 	return pick(t, "what", []Body{l, l, &RemoveLUN{l.ID}, &ChangeLUN{
 		ID: l.ID, Name: maybe(t, "new name", someNames), Size: maybe(t, "size", []int64{1 << 30, 2 << 30}),
@@ -88,7 +88,8 @@ func drawLUN(t *rapid.T, s *State) Body {
 func drawReplica(t *rapid.T, s *State) Body {
 	lun, node := id(pick(t, "lun", someLUNs)), pick(t, "node", someNodes)
 	return pick(t, "what", []Body{
-		&AddReplica{lun, Replica{node, Block, "/dev/" + pick(t, "path", someNames)}}, &RemoveReplica{lun, node},
+		&AddReplica{lun, Replica{Node: node, Kind: Block, Path: "/dev/" + pick(t, "path", someNames)}}, &RemoveReplica{lun, node},
+		&DrainReplica{lun, node, flip(t, "drained")},
 	})
 }
 

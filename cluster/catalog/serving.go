@@ -89,18 +89,13 @@ func (b *JoinBoth) apply(c *change) error {
 			return "it does not serve it alone"
 		case len(l.Replicas) != 2:
 			return "there is no other replica"
-		case c.drained(l.Replicas[0].Node) || c.drained(l.Replicas[1].Node):
-			return "one of its nodes is drained"
+		case c.Drained(l, l.Replicas[0].Node) || c.Drained(l, l.Replicas[1].Node):
+			return "one of its replicas is drained"
 		}
 		l.Join = s.Join
 		c.serve(l, l.Term+1, b.Epoch, l.Replicas[0].Node, l.Replicas[1].Node)
 		return ""
 	})
-}
-
-func (s *State) drained(node NodeID) bool {
-	n, _ := s.Node(node)
-	return n.Drained
 }
 
 func (b *Leave) apply(c *change) error {

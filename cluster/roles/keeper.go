@@ -455,12 +455,9 @@ func (k *Keeper) look() {
 	}
 }
 
-// drained tells whether one of a LUN's nodes is to serve nothing.
+// drained tells whether one of a LUN's nodes is to serve nothing of it.
 func (k *Keeper) drained(l *lun) bool {
-	return slices.ContainsFunc(l.catalog.Replicas, func(r catalog.Replica) bool {
-		n, _ := k.state.Node(r.Node)
-		return n.Drained
-	})
+	return slices.ContainsFunc(l.catalog.Replicas, func(r catalog.Replica) bool { return k.state.Drained(&l.catalog, r.Node) })
 }
 
 func (k *Keeper) sortedLUNs() []catalog.UUID {

@@ -112,6 +112,13 @@ func testLUNs(t *testing.T, c *client.Client) {
 		t.Errorf("%+v", l)
 	}
 	wants(t, c.RemoveReplica(ctx, "big", "b"), string(catalog.Conflict), "drain")
+	for _, yes := range []bool{true, false} {
+		if l = must[catalog.LUN](t)(c.DrainReplica(ctx, "big", "b", yes)); l.Replicas[1].Drained != yes || l.Replicas[0].Drained {
+			t.Errorf("drained %t: %+v", yes, l.Replicas)
+		}
+	}
+	_, err = c.DrainReplica(ctx, "big", "x", true)
+	wants(t, err, string(catalog.NotFound))
 	_, err = c.AddReplica(ctx, "big", api.NewReplica{Node: "a"})
 	wants(t, err, string(catalog.Conflict))
 	if all := must[[]catalog.LUN](t)(c.LUNs(ctx)); len(all) != 1 || all[0].Name != "big" {

@@ -63,6 +63,17 @@ type LUNPath struct {
 	Name string `path:"name" doc:"of the LUN, or its id"`
 }
 
+// ReplicaPath names a replica of a LUN in a path.
+type ReplicaPath struct {
+	LUNPath
+	Node catalog.NodeID `path:"node"`
+}
+
+// ReplicaChange is what can change of a replica.
+type ReplicaChange struct {
+	Drained bool `json:"drained" doc:"it is to serve no host: the other one takes over without lost time or data"`
+}
+
 func (a *api) luns(h huma.API) {
 	get(h, "/luns", "list-luns", "The LUNs", func(context.Context, *none) ([]catalog.LUN, error) {
 		_, s, err := a.state()
@@ -99,11 +110,17 @@ func (a *api) luns(h huma.API) {
 				return &catalog.AddReplica{LUN: l.ID, Replica: in.Body.of(l.Name)}
 			})
 		})
-	remove(h, "/luns/{name}/replicas/{node}", "remove-replica", "End the mirroring of a LUN",
+	change(h, http.MethodPatch, "/luns/{name}/replicas/{node}", "change-replica", "Have a replica serve no host, so that it can be removed, or serve again",
 		func(ctx context.Context, in *struct {
-			LUNPath
-			Node catalog.NodeID `path:"node"`
-		}) error {
+			ReplicaPath
+			Body ReplicaChange
+		}) (catalog.LUN, error) {
+			return a.onLUN(ctx, in.Name, func(l catalog.LUN) catalog.Body {
+				return &catalog.DrainReplica{LUN: l.ID, Node: in.Node, Drained: in.Body.Drained}
+			})
+		})
+	remove(h, "/luns/{name}/replicas/{node}", "remove-replica", "End the mirroring of a LUN",
+		func(ctx context.Context, in *ReplicaPath) error {
 			_, err := a.onLUN(ctx, in.Name, func(l catalog.LUN) catalog.Body { return &catalog.RemoveReplica{LUN: l.ID, Node: in.Node} })
 			return err
 		})

@@ -197,6 +197,11 @@ func (c *Client) AddReplica(ctx context.Context, name string, r api.NewReplica) 
 	return ask[catalog.LUN](ctx, c, http.MethodPost, "/luns"+part(name)+"/replicas", r)
 }
 
+// DrainReplica has a replica serve no host, or serve again.
+func (c *Client) DrainReplica(ctx context.Context, name, node string, yes bool) (catalog.LUN, error) {
+	return ask[catalog.LUN](ctx, c, http.MethodPatch, "/luns"+part(name)+"/replicas"+part(node), api.ReplicaChange{Drained: yes})
+}
+
 // RemoveReplica ends the mirroring of a LUN.
 func (c *Client) RemoveReplica(ctx context.Context, name, node string) error {
 	return c.call(ctx, http.MethodDelete, "/luns"+part(name)+"/replicas"+part(node), nil, nil)

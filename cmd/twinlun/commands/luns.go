@@ -146,25 +146,3 @@ func (t *tool) growLUN() *cobra.Command {
 		},
 	}
 }
-
-func (t *tool) replicas() *cobra.Command {
-	add := &cobra.Command{
-		Use: "add LUN NODE[=PATH]", Short: "mirror a LUN that has one replica", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return ask(t, cmd, func(ctx context.Context, c *client.Client) (catalog.LUN, error) {
-				return c.AddReplica(ctx, args[0], replicaOf(args[1]))
-			}, oneLUN)
-		},
-	}
-	remove := t.yesFlag(&cobra.Command{
-		Use: "remove LUN NODE", Short: "end the mirroring of a LUN; the replica's file stays", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := t.sure(cmd, "LUN "+args[0]+" will have no second replica.", args[0]); err != nil {
-				return err
-			}
-			return t.done(cmd, "the replica at node "+args[1]+" is not one of LUN "+args[0]+" any more",
-				func(ctx context.Context, c *client.Client) error { return c.RemoveReplica(ctx, args[0], args[1]) })
-		},
-	})
-	return family("replica", "the replicas of a LUN", add, remove)
-}

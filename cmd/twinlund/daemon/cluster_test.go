@@ -241,6 +241,38 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestReplicaAnew takes a replica out of a LUN, while hosts go on at the other one, and adds
+// it again: in another file, and in the one of before. What was written meanwhile is in
+// neither, and what their map files said counts no more.
+func TestReplicaAnew(t *testing.T) {
+	c := newTrio(t)
+	lun := catalog.UUID{1}
+	now := func() catalog.LUN {
+		l, _ := c.d["b"].cluster.Member().State().LUN(lun)
+		return l
+	}
+	path := now().Replicas[0].Path
+	for i, at := range []string{path + ".2", path} {
+		for block := range 8 {
+			c.write("a", 16*block, byte(i+1))
+		}
+		c.do(&catalog.DrainReplica{LUN: lun, Node: "a", Drained: true})
+		c.until("b", "alone", func(*Daemon) bool { l := now(); return l.Alone("b") })
+		c.do(&catalog.RemoveReplica{LUN: lun, Node: "a"})
+		c.until("a", "without the LUN", func(d *Daemon) bool { return len(d.Status().LUNs) == 0 })
+		c.write("b", 16, 0x77)
+		c.do(&catalog.AddReplica{LUN: lun, Replica: catalog.Replica{Node: "a", Kind: catalog.File, Path: at}})
+		c.until("b", "together", func(*Daemon) bool { return len(now().Serving) == 2 })
+		for block := range 8 {
+			want := byte(i + 1)
+			if block == 1 {
+				want = 0x77
+			}
+			c.read("a", 16*block, want)
+		}
+	}
+}
+
 // load writes at a site until stop, in one session, and tells what went wrong.
 func (c *trio) load(name string, stop <-chan struct{}) error {
 	ctx := context.Background()

@@ -26,7 +26,7 @@ func (c *cluster) wakeDrain() {
 	}
 }
 
-// drain is the task that empties this node, while it is drained: hosts are first told to
+// drain is the task that empties this node of LUNs while it, or its replica, is drained: hosts are first told to
 // prefer the other paths (package view), then sent away; the other nodes get all that they
 // do not have; and then this one leaves its LUNs to them. It can be resumed at any time.
 func (c *cluster) drain(ctx context.Context) {
@@ -47,11 +47,11 @@ func (c *cluster) drain(ctx context.Context) {
 		if m == nil || m.Witness() {
 			continue
 		}
-		self, _ := m.State().Node(m.Self())
 		for _, l := range c.d.all() {
-			if self.Drained {
+			id := catalog.UUID(l.config().UUID)
+			if is, _ := m.State().LUN(id); m.State().Drained(&is, m.Self()) {
 				c.drainLUN(l, began)
-			} else if id := catalog.UUID(l.config().UUID); !began[id].IsZero() {
+			} else if !began[id].IsZero() {
 				c.keeper().Retire(id, false)
 				delete(began, id)
 			}

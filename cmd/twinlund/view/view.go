@@ -77,7 +77,7 @@ func (v *viewer) luns() {
 		v.LUNs = append(v.LUNs, config.LUN{
 			Number: l.Number, Name: l.Name, UUID: l.ID, NAA: l.NAA, Peer: string(l.Other(v.self.Name)),
 			Size: l.Size, ExtentSize: l.ExtentSize, BlockSize: int64(l.BlockSize),
-			Backing: l.Replicas[i].Path, Map: filepath.Join(v.DataDir, "luns", l.ID.String()+".map"),
+			Backing: l.Replicas[i].Path, Map: filepath.Join(v.DataDir, "luns", fmt.Sprintf("%s-%d.map", l.ID, l.Replicas[i].Since)),
 			Preferred: string(v.preferred(&l)), ColdAfter: time.Duration(v.state.Settings().ColdAfter),
 			ReadOnly: l.ReadOnly, Removable: l.Removable, SanitizeRate: sanitizeRate, Space: config.DefaultThreshold,
 			ServeStale: l.Loss == catalog.ServeStale,
@@ -88,7 +88,7 @@ func (v *viewer) luns() {
 
 // preferred is the node that hosts should use: not one that is drained.
 func (v *viewer) preferred(l *catalog.LUN) catalog.NodeID {
-	if n, _ := v.state.Node(l.Preferred); n.Drained && l.Other(l.Preferred) != "" {
+	if v.state.Drained(l, l.Preferred) && l.Other(l.Preferred) != "" {
 		return l.Other(l.Preferred)
 	}
 	return l.Preferred

@@ -103,7 +103,8 @@ func TestLUNs(t *testing.T) {
 		}
 	}
 	c, _ := Of(&base, "a", s, unseal)
-	if l := c.LUNs[0]; l.Backing != "/srv/ab" || l.Map != "/var/lib/twinlund/luns/"+id("ab").String()+".map" || !l.ServeStale || l.BlockSize != 4096 || l.NAA[1] != 'a' {
+	ab, _ := s.LUN(id("ab"))
+	if l := c.LUNs[0]; l.Backing != "/srv/ab" || l.Map != "/var/lib/twinlund/luns/"+fmt.Sprintf("%s-%d.map", id("ab"), ab.Replicas[0].Since) || !l.ServeStale || l.BlockSize != 4096 || l.NAA[1] != 'a' {
 		t.Errorf("%+v", l)
 	}
 	if c.PortalGroup != 1 || c.Groups["b"] != 2 || c.Groups["c"] != 3 || len(c.Groups) != 3 {
