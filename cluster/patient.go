@@ -37,7 +37,7 @@ func (t *patient) AppendEntries(id raft.ServerID, at raft.ServerAddress, ask *ra
 // InstallSnapshot implements raft.Transport. A snapshot can be read once: it is sent when
 // the node has answered a heartbeat.
 func (t *patient) InstallSnapshot(id raft.ServerID, at raft.ServerAddress, ask *raft.InstallSnapshotRequest, answer *raft.InstallSnapshotResponse, state io.Reader) error {
-	beat := &raft.AppendEntriesRequest{RPCHeader: ask.RPCHeader, Term: ask.Term, Leader: ask.Leader}
+	beat := &raft.AppendEntriesRequest{RPCHeader: ask.RPCHeader, Term: ask.Term}
 	for {
 		err := t.NetworkTransport.AppendEntries(id, at, beat, new(raft.AppendEntriesResponse))
 		if err == nil {
