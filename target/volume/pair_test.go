@@ -114,7 +114,7 @@ func (c *conn) SendBulk(s int, lun uint32, m wire.Message) { c.send(1+s, parcel{
 func (c *conn) Streams() int                               { return len(c.lanes) - 1 }
 func (c *conn) Peer() string                               { return "peer" }
 func (c *conn) Close(reason error)                         { c.close(reason) }
-func (c *conn) Features() uint32                           { return wire.FeatureTell }
+func (c *conn) Features() uint32                           { return wire.FeatureTell | wire.FeatureVerify }
 func (c *conn) RTT() time.Duration                         { return 0 }
 func (c *conn) Context() context.Context                   { return c.ctx }
 
