@@ -465,7 +465,7 @@ func soak() (states int, until time.Time) {
 	if err != nil {
 		return 30_000, time.Time{}
 	}
-	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)+len(roleScopes)))
+	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)+len(roleScopes)+len(verifyScopes)))
 }
 
 func TestExplore(t *testing.T) {

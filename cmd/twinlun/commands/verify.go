@@ -51,13 +51,17 @@ func (t *tool) verifyLUN() *cobra.Command {
 			case stop:
 				return t.done(cmd, "comparing the replicas of LUN "+args[0]+" is stopped", func(ctx context.Context, c *client.Client) error { return c.StopVerify(ctx, args[0]) })
 			case status:
-				return t.verification(cmd, func(ctx context.Context, c *client.Client) (api.Verification, error) { return c.Verification(ctx, args[0]) })
+				return t.verification(cmd, func(ctx context.Context, c *client.Client) (api.Verification, error) {
+					return c.Verification(ctx, args[0])
+				})
 			case n.Repair:
 				if err := t.sure(cmd, "What differs will be overwritten at one of the two sites, see twinlun lun verify --help.", args[0]); err != nil {
 					return err
 				}
 			}
-			start := func(ctx context.Context, c *client.Client) (api.Verification, error) { return c.Verify(ctx, args[0], n) }
+			start := func(ctx context.Context, c *client.Client) (api.Verification, error) {
+				return c.Verify(ctx, args[0], n)
+			}
 			if wait {
 				return t.verifyToTheEnd(cmd, args[0], start)
 			}
