@@ -309,7 +309,11 @@ func (r *Replica) comparedLocked(run *verifyRun, item verifyItem, a coherence.Ve
 // differLocked notes blocks that differ: something that must not be.
 func (r *Replica) differLocked(run *verifyRun, item verifyItem, a coherence.Verified) {
 	s := &run.status
-	run.alarm = run.alarm || len(s.Differences) == 0
+	if len(s.Differences) == 0 {
+		run.alarm = true
+		r.health.alarms++
+		r.health.alarm = "the two replicas differ: twinlun lun verify --status tells where"
+	}
 	base := r.cfg.Geometry.Offset(item.ext)
 	for first, n := range a.Differ.Minus(item.known).Runs {
 		d := VerifyDifference{Off: base + int64(first)*dirtymap.BlockSize, Length: int64(n) * dirtymap.BlockSize, Here: a.Here}

@@ -118,7 +118,7 @@ type Engine struct {
 	copyPause  uint32 // no COPY before this tick
 	coldFrom   uint64
 
-	digesting int // Digests for the peer that are under way (verify.go)
+	peerVerifying int // VERIFYs of the peer's that were not answered (verify.go)
 
 	// This step's.
 	out     []Action

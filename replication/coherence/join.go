@@ -103,7 +103,7 @@ func (e *Engine) disconnected() {
 		e.kick(ext)
 	}
 	e.acks, e.replies, e.clears, e.toMark, e.later = nil, nil, nil, nil, nil
-	e.digesting = 0
+	e.peerVerifying = 0
 	e.toFetch = [2][]uint64{}
 	e.cleaning, e.fetching, e.hungry = 0, 0, nil
 	e.regate()

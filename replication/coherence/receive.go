@@ -109,7 +109,7 @@ func (e *Engine) inPlace(m wire.Message) bool {
 	case *wire.Verify:
 		ok = m.Extent < e.geo.Extents()
 	case *wire.Verified:
-		ok = m.Extent < e.geo.Extents()
+		ok = m.Extent < e.geo.Extents() && m.Differ.Or(m.Skipped).Minus(e.geo.Full(m.Extent)).Empty()
 	case *wire.MarkAck:
 		ok = !slices.ContainsFunc(m.Grants, func(g wire.Grant) bool { return g.Range.End() > e.geo.Extents() })
 	case *wire.FetchReply:

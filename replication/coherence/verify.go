@@ -25,9 +25,9 @@ type watch struct {
 	there    []wire.Digest
 }
 
-// maxDigesting bounds the digests that the peer may have asked for at a time. It asks for
-// what package replication lets be under way.
-const maxDigesting = 4096
+// maxPeerVerifies bounds what the peer may have asked for and was not answered: several
+// times what package replication lets be under way.
+const maxPeerVerifies = 4096
 
 // verify compares an extent, or has the peer compare it.
 func (e *Engine) verify(ext uint64, v *watch) {
@@ -65,6 +65,7 @@ func (e *Engine) askVerify(ext uint64, v *watch) {
 // tellVerified tells who asked.
 func (e *Engine) tellVerified(v *watch, m *wire.Verified) {
 	if v.peer {
+		e.peerVerifying--
 		m.ID = v.op
 		e.later = append(e.later, m)
 		return
@@ -86,19 +87,18 @@ func (e *Engine) sendLater() {
 
 // peerVerifies answers the peer's Verify.
 func (e *Engine) peerVerifies(m *wire.Verify) {
-	if m.Compare {
-		e.verify(m.Extent, &watch{op: m.ID, peer: true})
-		return
-	}
 	en := e.entries[m.Extent]
 	switch {
+	case e.peerVerifying == maxPeerVerifies:
+		e.violation("more than %d extents to verify", maxPeerVerifies)
+	case m.Compare:
+		e.peerVerifying++
+		e.verify(m.Extent, &watch{op: m.ID, peer: true})
 	case en != nil && en.reply != nil && e.mut != digestEarly:
 		// What came with a FETCH_REPLY is not here yet.
 		e.later = append(e.later, &wire.Verified{ID: m.ID, Extent: m.Extent, Outcome: wire.VerifyBusy})
-	case e.digesting == maxDigesting:
-		e.violation("more than %d extents to verify", maxDigesting)
 	default:
-		e.digesting++
+		e.peerVerifying++
 		e.do(Digest{Token: e.begin(work{kind: workPeerDigest, extents: []uint64{m.Extent}, id: m.ID}), Extent: m.Extent})
 	}
 }
@@ -110,7 +110,7 @@ func (e *Engine) digested(ev Digested) {
 	}
 	ext := w.extents[0]
 	if w.kind == workPeerDigest {
-		e.digesting--
+		e.peerVerifying--
 		m := &wire.Verified{ID: w.id, Extent: ext, Outcome: wire.VerifyDigests, Digests: ev.Digests}
 		if ev.Err != nil {
 			m.Outcome, m.Digests = wire.VerifyFailed, nil

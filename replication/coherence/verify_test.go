@@ -134,3 +134,64 @@ func (w *world) deliver(t *testing.T) {
 	}
 	t.Fatal("messages without end")
 }
+
+// What a peer must not say closes the link.
+func TestVerifyViolations(t *testing.T) {
+	digests := []wire.Digest{{1}}
+	for name, send := range map[string]func(id uint64) []wire.Message{
+		"an answer to nothing": func(id uint64) []wire.Message {
+			return []wire.Message{&wire.Verified{ID: id + 1, Outcome: wire.VerifyBusy}}
+		},
+		"an extent beyond the end": func(uint64) []wire.Message { return []wire.Message{&wire.Verify{Extent: 9}} },
+		"an answer for it": func(uint64) []wire.Message {
+			return []wire.Message{&wire.Verified{Extent: 9, Outcome: wire.VerifyBusy}}
+		},
+		"a verdict for digests": func(id uint64) []wire.Message {
+			return []wire.Message{&wire.Verified{ID: id, Outcome: wire.VerifyCompared}}
+		},
+		"two answers": func(id uint64) []wire.Message {
+			m := &wire.Verified{ID: id, Outcome: wire.VerifyDigests, Digests: digests}
+			return []wire.Message{m, m}
+		},
+		"too many digests": func(id uint64) []wire.Message {
+			return []wire.Message{&wire.Verified{ID: id, Outcome: wire.VerifyDigests, Digests: append(digests, digests...)}}
+		},
+		"too many questions": func(uint64) (all []wire.Message) {
+			for range maxPeerVerifies + 1 {
+				all = append(all, &wire.Verify{})
+			}
+			return all
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(&scope{extents: 1, verifies: both(1)})
+			w.deliver(t)
+			e := w.n[0].e
+			var token, id uint64
+			closed := false
+			look := func(actions []Action) {
+				for _, a := range actions {
+					switch a := a.(type) {
+					case Digest:
+						token = a.Token
+					case Send:
+						if m, ok := a.Msg.(*wire.Verify); ok {
+							id = m.ID
+						}
+					case Disconnect:
+						closed = true
+					}
+				}
+			}
+			look(e.Step(Verify{}))
+			mine := token
+			for _, m := range send(id) {
+				look(e.Step(Received{m}))
+			}
+			look(e.Step(Digested{Token: mine, Digests: digests}))
+			if !closed {
+				t.Error("the link goes on")
+			}
+		})
+	}
+}

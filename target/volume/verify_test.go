@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
+	"github.com/twinlun/twinlun/replication/wire"
 )
 
 // verify compares both replicas, asked at a side, and returns what came of it.
@@ -190,6 +193,10 @@ func TestVerifyRuns(t *testing.T) {
 	until(ctx, t, "goes on", func() bool { s, _ := r.VerifyStatus(); return s.Done > before.Done && s.Waiting == "" })
 	r.StopVerify()
 	until(ctx, t, "stops", func() bool { s, _ := r.VerifyStatus(); return !s.Running() && s.Err != "" && s.Done < s.Size })
+	p.cut()
+	p.lacks = wire.FeatureVerify
+	p.connect(t)
+	until(ctx, t, "an older peer is noticed", func() bool { return strings.Contains(fmt.Sprint(r.StartVerify(slow)), "older version") })
 	p.cut()
 	if err := r.StartVerify(slow); !errors.Is(err, replication.ErrNotVerified) {
 		t.Error("without the peer:", err)

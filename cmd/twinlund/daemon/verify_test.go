@@ -82,6 +82,7 @@ func TestVerify(t *testing.T) {
 			t.Fatalf("flipped at %s, asked at %s: %+v", flipped, asked, v)
 		}
 		kept := v.Differences[0].Keeps
+		c.until(asked, "alarmed", func(d *Daemon) bool { l := d.Status().LUNs[0]; return l.Differing == 4096 && l.Alarms > 0 })
 		if v = c.verify(asked, api.NewVerification{Repair: true}); v.Differing != 4096 || v.Repaired != 4096 {
 			t.Fatalf("not repaired: %+v", v)
 		}
