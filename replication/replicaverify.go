@@ -43,8 +43,22 @@ const (
 // VerifyOptions say how two replicas are compared.
 type VerifyOptions struct {
 	Repair bool  // make them the same where they differ
+	Keep   Keep  // what counts where they differ
 	Rate   int64 // limit, bytes per second of each replica; 0: none
 }
+
+// Keep says whose bytes count where two replicas differ.
+type Keep uint8
+
+// What is kept.
+const (
+	KeepOwners Keep = iota // the owner's; where nobody owns the extent, the preferred node's
+	KeepHere
+	KeepThere
+)
+
+// here tells whether this node's bytes count; owners is what KeepOwners would say.
+func (k Keep) here(owners bool) bool { return k == KeepHere || k == KeepOwners && owners }
 
 // VerifyStatus is how far a comparison has come. Sizes are in bytes.
 type VerifyStatus struct {
@@ -284,6 +298,7 @@ func (r *Replica) verifyLaterLocked(run *verifyRun, item verifyItem) {
 // comparedLocked takes a verdict.
 func (r *Replica) comparedLocked(run *verifyRun, item verifyItem, a coherence.Verified) {
 	s := &run.status
+	a.Here = s.Keep.here(a.Here)
 	const size = dirtymap.BlockSize
 	if item.known.Empty() {
 		skipped := int64(a.Skipped.And(r.cfg.Geometry.Full(item.ext)).Count()) * size

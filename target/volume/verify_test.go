@@ -134,6 +134,32 @@ func TestVerifyFindsAndMends(t *testing.T) {
 	}
 }
 
+// The operator says whose bytes count, against the owner too; what hosts have written since
+// is not touched.
+func TestVerifyKeeps(t *testing.T) {
+	const off = 5 * 64 << 10
+	for asked := range 2 {
+		for owner := range 2 {
+			p, ctx := newPair(t), limited(t)
+			p.owned(ctx, t, owner, off)
+			right := 1 - owner
+			want := p.sides[right].bytes()
+			p.sides[owner].flip(off + 99)
+			keep := replication.KeepHere
+			if asked != right {
+				keep = replication.KeepThere
+			}
+			s := p.verify(ctx, t, asked, replication.VerifyOptions{Repair: true, Keep: keep})
+			if s.Differing != 4096 || s.Repaired != 4096 || s.Differences[0].Here != (asked == right) {
+				t.Fatalf("owned by %d, asked at %d: %+v", owner, asked, s)
+			}
+			if !bytes.Equal(p.sides[0].bytes(), want) || !bytes.Equal(p.sides[1].bytes(), want) {
+				t.Errorf("owned by %d, asked at %d: mended in another way than told", owner, asked)
+			}
+		}
+	}
+}
+
 // owned has a side own the extent at off, with everything copied.
 func (p *pair) owned(ctx context.Context, t *testing.T, i int, off int64) {
 	t.Helper()

@@ -26,8 +26,9 @@ type Verifier interface {
 
 // NewVerification says how replicas are to be compared.
 type NewVerification struct {
-	Repair bool  `json:"repair,omitempty" doc:"make both replicas the same where they differ: as the one has it that owns the piece, or, where none does, the preferred node"`
-	Rate   int64 `json:"rate,omitempty" doc:"limit, bytes per second of each replica; 0: none" minimum:"0"`
+	Repair bool           `json:"repair,omitempty" doc:"make both replicas the same where they differ: as the one has it that owns the piece, or, where none does, the preferred node"`
+	Keep   catalog.NodeID `json:"keep,omitempty" doc:"the node whose bytes count where they differ; left out: as above"`
+	Rate   int64          `json:"rate,omitempty" doc:"limit, bytes per second of each replica; 0: none" minimum:"0"`
 }
 
 // Verification is a comparison of two replicas of a LUN, while hosts use it.
@@ -77,6 +78,9 @@ func (a *api) verifications(h huma.API) {
 		}) (Verification, error) {
 			l, err := a.replicated(in.Name)
 			if err == nil {
+				err = in.Body.check(l)
+			}
+			if err == nil {
 				err = a.StartVerify(l.ID, in.Body)
 			}
 			if err != nil {
@@ -93,6 +97,15 @@ func (a *api) verifications(h huma.API) {
 	})
 }
 
+// check tells what cannot be meant.
+func (n *NewVerification) check(l catalog.LUN) error {
+	has := slices.ContainsFunc(l.Replicas, func(r catalog.Replica) bool { return r.Node == n.Keep })
+	if n.Keep != "" && !has {
+		return &catalog.Error{Code: catalog.Invalid, Field: "keep", Message: "node " + string(n.Keep) + " has no replica of LUN " + l.Name}
+	}
+	return nil
+}
+
 func (a *api) verification(name string) (Verification, error) {
 	l, err := a.replicated(name)
 	if err != nil {
@@ -103,14 +116,17 @@ func (a *api) verification(name string) (Verification, error) {
 		return v, err
 	}
 	v.LUN, v.Node = l.Name, string(a.Cluster().Self())
+	if v.Keep != "" {
+		v.Keep = catalog.NodeID(keeps(l, v.Keep == Here, v.Node))
+	}
 	for i := range v.Differences {
 		v.Differences[i].Keeps = keeps(l, v.Differences[i].Keeps == Here, v.Node)
 	}
 	return v, nil
 }
 
-// Here stands for the node that compares in Difference.Keeps, as a Verifier returns it;
-// whatever else for the other one.
+// Here stands for the node that compares in Keep and Difference.Keeps, as a Verifier returns
+// them; whatever else for the other one.
 const Here = "here"
 
 // keeps is the name of the node whose bytes count.

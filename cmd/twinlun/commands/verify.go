@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
 	"github.com/twinlun/twinlun/webui/api"
 	"github.com/twinlun/twinlun/webui/client"
@@ -34,13 +35,14 @@ var (
 // verifyLUN is the command that compares replicas.
 func (t *tool) verifyLUN() *cobra.Command {
 	var n api.NewVerification
-	var rate string
+	var rate, keep string
 	var status, stop, wait bool
 	c := t.yesFlag(&cobra.Command{
 		Use: "verify NAME", Short: "compare both replicas of a LUN, while it is used", Args: cobra.ExactArgs(1),
 		Long: "Compare both replicas of a LUN, while it is used, in the background.\nRun it at a node that has one of them. With --wait, or --status at the end, it fails if they differ.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			starts := n.Repair || wait || cmd.Flags().Changed("rate")
+			starts := n.Repair || wait || keep != "" || cmd.Flags().Changed("rate")
+			n.Keep = catalog.NodeID(keep)
 			if status && stop || (status || stop) && starts {
 				return errVerifyFlags
 			}
@@ -73,6 +75,7 @@ func (t *tool) verifyLUN() *cobra.Command {
 	f.StringVar(&rate, "rate", verifyRate, "limit per second of each replica; 0: none")
 	f.BoolVar(&wait, "wait", false, "until it is through")
 	f.BoolVar(&n.Repair, "repair", false, "where they differ, make both as the one that owns the piece has it; where none does, the preferred node's")
+	f.StringVar(&keep, "keep", "", "with --repair: make both as they are at this node")
 	f.BoolVar(&status, "status", false, "begin nothing, and tell how far the last one has come at this node")
 	f.BoolVar(&stop, "stop", false, "end the one that is under way")
 	return c

@@ -34,6 +34,8 @@ func TestVerify(t *testing.T) {
 		{"", "lun verify disk --status -o json", differs},
 		{"no\n", "lun verify disk --repair", differs},
 		{"", "lun verify disk --repair --yes --wait", repaired},
+		{"", "lun verify disk --repair --keep b --yes", repaired},
+		{"", "lun verify disk --keep c", repaired},
 		{"", "lun verify disk --stop", sound},
 		{"", "lun verify disk --status", stopped},
 		{"", "lun verify disk --stop --status", stopped},

@@ -18,7 +18,15 @@ func (b backend) StartVerify(lun catalog.UUID, v api.NewVerification) error {
 	if err != nil {
 		return err
 	}
-	err = l.replica().StartVerify(replication.VerifyOptions{Repair: v.Repair, Rate: v.Rate})
+	o := replication.VerifyOptions{Repair: v.Repair, Rate: v.Rate}
+	switch v.Keep {
+	case "":
+	case b.d.cluster.Member().Self():
+		o.Keep = replication.KeepHere
+	default:
+		o.Keep = replication.KeepThere
+	}
+	err = l.replica().StartVerify(o)
 	if errors.Is(err, replication.ErrVerifying) || errors.Is(err, replication.ErrNotVerified) || errors.Is(err, replication.ErrReplicaClosed) {
 		return notFeasible(err.Error(), "")
 	}
@@ -49,7 +57,7 @@ func (b backend) Verification(lun catalog.UUID) (api.Verification, error) {
 
 func verification(s *replication.VerifyStatus) api.Verification {
 	v := api.Verification{
-		NewVerification: api.NewVerification{Repair: s.Repair, Rate: s.Rate},
+		NewVerification: api.NewVerification{Repair: s.Repair, Rate: s.Rate, Keep: [...]catalog.NodeID{"", api.Here, "there"}[s.Keep]},
 		State:           api.VerifyRunning, Started: &s.Started, Waiting: s.Waiting, Error: s.Err,
 		Size: s.Size, Done: s.Done, Compared: s.Compared, Copying: s.Copying, Busy: s.Busy, Unread: s.Unread,
 		Differing: s.Differing, Repaired: s.Repaired, Differences: []api.Difference{},
