@@ -86,7 +86,7 @@ func (c LinkConfig) complete() (LinkConfig, error) {
 	setDefault(&c.BackoffMin, 50*time.Millisecond)
 	setDefault(&c.BackoffMax, 500*time.Millisecond)
 	setDefault(&c.MaxQueue, 256<<20)
-	setDefault(&c.features, wire.FeatureCompression|wire.FeatureTell|wire.FeatureLease)
+	setDefault(&c.features, wire.FeatureCompression|wire.FeatureTell|wire.FeatureLease|wire.FeatureVerify)
 	setDefault(&c.Log, slog.Default())
 	return c, c.check()
 }

@@ -65,6 +65,10 @@ type ReplicaConfig struct {
 	// Replica.Joined. It must not block, nor call the replica. nil: nobody wants to know.
 	Joined func()
 
+	// Verified is told how comparing the replicas goes (StartVerify): when the first
+	// difference is found, and at the end. It must not block. nil: nobody wants to know.
+	Verified func(VerifyStatus)
+
 	CopyRate   int64 // limit of copying to the peer, bytes per second; 0: none
 	CopyWindow int64 // bytes in flight on each bulk stream; 0: defaultCopyWindow
 
@@ -113,6 +117,7 @@ type Replica struct {
 	planes   *planesIn
 	copying  copying
 	storing  storing
+	verify   verifying
 	closing  bool
 	growing  bool // Grow was called
 	quiet    task.Signal
@@ -240,6 +245,7 @@ func (r *Replica) start(file *mapfile.Log, atomics *journal.Journal) {
 	r.locks.run = r.run
 	r.copying.start(r.run)
 	r.storing.start(r.run)
+	r.verify.wake, r.verify.last = r.run.NewSignal(), r.cfg.Before.lastVerify()
 	r.pacing.start(r.run)
 	r.telling.start(r.run)
 	r.file.start(r, file)
@@ -329,6 +335,10 @@ func (r *Replica) actLocked(a coherence.Action) {
 	case coherence.StoreCopy:
 		n := r.storing.began(a.Items)
 		r.bulk.put(func() { r.storeCopy(a, n) })
+	case coherence.Digest:
+		r.bulk.put(func() { r.digest(a) })
+	case coherence.Verified:
+		r.verifiedLocked(a)
 	case coherence.CopyEnded:
 		r.copying.ended(a.Token)
 	case coherence.Salvage:

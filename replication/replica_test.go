@@ -408,7 +408,7 @@ func (s *sink) SendBulk(_ int, _ uint32, m wire.Message) { s.sent = append(s.sen
 func (s *sink) Streams() int                             { return 1 }
 func (s *sink) Peer() string                             { return "peer" }
 func (s *sink) Close(reason error)                       { s.cancel(reason) }
-func (s *sink) Features() uint32                         { return wire.FeatureTell }
+func (s *sink) Features() uint32                         { return wire.FeatureTell | wire.FeatureVerify }
 func (s *sink) RTT() time.Duration                       { return 0 }
 func (s *sink) Context() context.Context                 { return s.ctx }
 

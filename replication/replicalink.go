@@ -53,6 +53,7 @@ func (r *Replica) up(c LinkConn) {
 	}
 	r.conn = c
 	r.telling.upLocked(c)
+	r.verify.heard = 0
 	r.copying.reset()
 	r.stepLocked(coherence.Connected{Streams: c.Streams()})
 }
@@ -73,6 +74,7 @@ func (r *Replica) downLocked(err error) {
 	r.telling.downLocked(err)
 	r.stepLocked(coherence.Disconnected{})
 	r.copying.reset()
+	r.verify.wake.Set()
 }
 
 // control takes a message of the control stream. It may hold the stream back.
@@ -81,7 +83,7 @@ func (r *Replica) control(c LinkConn, m wire.Message) {
 		r.receivePlanes(c, j)
 		return
 	}
-	if !r.converse(c, m) {
+	if !r.converse(c, m) && !r.mending(c, m) {
 		r.received(c, coherence.Received{Msg: m})
 	}
 }

@@ -69,6 +69,9 @@ func (e *Engine) takeForCopy(ext, token uint64) (blocks dirtymap.Mask) {
 	if blocks = e.m.TakeDirty(ext); !blocks.Empty() {
 		en := e.at(ext)
 		en.copyJob, en.copyMask = token, blocks
+		if en.watch != nil {
+			en.watch.copied = en.watch.copied.Or(blocks)
+		}
 		e.stats.CopyingBlocks += int64(blocks.Count())
 	}
 	return blocks

@@ -53,6 +53,8 @@ type entry struct {
 	floors   []uint64
 	copyJob  uint64        // token of the COPY that is under way to the peer; 0: none
 	copyMask dirtymap.Mask // and the blocks in it
+
+	watch *watch // a comparison of both replicas (verify.go)
 }
 
 // waiter is a host command that waits for an extent.
@@ -64,7 +66,7 @@ type waiter struct {
 
 func (en *entry) atRest() bool {
 	return len(en.waiters) == 0 && en.pend == none && en.peer == none && en.logged == 0 &&
-		en.copies == 0 && en.floors == nil && en.copyJob == 0
+		en.copies == 0 && en.floors == nil && en.copyJob == 0 && en.watch == nil
 }
 
 // Engine is the protocol for one replica of one LUN.
@@ -116,6 +118,8 @@ type Engine struct {
 	copyPause  uint32 // no COPY before this tick
 	coldFrom   uint64
 
+	peerVerifying int // VERIFYs of the peer's that were not answered (verify.go)
+
 	// This step's.
 	out     []Action
 	acks    []ack
@@ -127,6 +131,7 @@ type Engine struct {
 	toLog   []Change    // and the extents whose entry waits for it
 	waitLog []uint64
 	toRelax []Change
+	later   []wire.Message
 
 	stats Stats
 }
@@ -249,6 +254,10 @@ func (e *Engine) Step(ev Event) []Action {
 		e.copyRoom(ev.Stream, ev.Blocks)
 	case GiveBack:
 		e.giveBack(ev.Extents)
+	case Verify:
+		e.verify(ev.Extent, &watch{op: ev.Op})
+	case Digested:
+		e.digested(ev)
 	}
 	e.finish()
 	return e.out
@@ -262,6 +271,7 @@ func (e *Engine) finish() {
 	e.sendAcks()
 	e.sendReplies()
 	e.sendClears()
+	e.sendLater()
 	e.sendMarks()
 	e.sendFetches()
 	e.markAlone()
@@ -276,6 +286,7 @@ type work struct {
 	syncs   []uint64 // host SYNCs that wait for it
 	stream  int
 	seq     uint64
+	id      uint64 // of the peer's message
 }
 
 type kind uint8
@@ -293,12 +304,14 @@ const (
 	workCopyStore // a COPY of the peer's, until it is written
 	workCopyFlush // until it is durable
 	workSalvage
+	workDigest
+	workPeerDigest
 )
 
 // holdsJoin tells whether a join must wait: it changes the replica or the log.
 func (w work) holdsJoin() bool {
 	switch w.kind {
-	case workCollect, workCopyRead, workCopySent, workCopyFlush:
+	case workCollect, workCopyRead, workCopySent, workCopyFlush, workDigest, workPeerDigest:
 		return false
 	}
 	return true

@@ -79,6 +79,12 @@ type (
 		Err   error
 	}
 	CopyDurable struct{ Token uint64 }
+	// Digested ends Digest. With Err the replica cannot be read.
+	Digested struct {
+		Token   uint64
+		Digests []wire.Digest // one for each block of the extent
+		Err     error
+	}
 	// Broken says that the replica can go on no longer, for another reason than an
 	// action that failed.
 	Broken struct{ Err error }
@@ -97,6 +103,8 @@ type (
 	// GiveBack asks to give up the ownership of those extents of the range that are
 	// clean and unused now.
 	GiveBack struct{ Extents dirtymap.Range }
+	// Verify asks to compare an extent of both replicas. A Verified comes of it.
+	Verify struct{ Op, Extent uint64 }
 )
 
 // TicksPerSecond is the rate of Tick events.
@@ -123,6 +131,8 @@ func (Broken) event()       {}
 func (Tick) event()         {}
 func (CopyRoom) event()     {}
 func (GiveBack) event()     {}
+func (Verify) event()       {}
+func (Digested) event()     {}
 
 // Action is something that the owner must do. Actions are started in the order
 // in which Step returned them, and messages and log entries keep that order
@@ -216,6 +226,17 @@ type (
 		Join         uint64 // the number of the join; a salvage of the same number before is superseded
 		Whole, Dirty []dirtymap.Range
 	}
+	// Digest reads an extent, and makes a digest of each block.
+	Digest struct{ Token, Extent uint64 }
+	// Verified ends a Verify. Differ are blocks that are not the same at both sites, which
+	// must not be; where they are mended, what is Here is to stay, or else what the peer
+	// has. Skipped are those that are about to be copied, and were not compared.
+	Verified struct {
+		Op, Extent      uint64
+		Outcome         wire.VerifyOutcome // VerifyDigests excepted
+		Differ, Skipped dirtymap.Mask
+		Here            bool
+	}
 	// ReadCopy reads blocks for a COPY on Stream; Present says which.
 	ReadCopy struct {
 		Token  uint64
@@ -273,6 +294,8 @@ func (Store) action()      {}
 func (StoreCopy) action()  {}
 func (Salvage) action()    {}
 func (ReadCopy) action()   {}
+func (Digest) action()     {}
+func (Verified) action()   {}
 func (Serving) action()    {}
 func (Dismiss) action()    {}
 func (Fault) action()      {}

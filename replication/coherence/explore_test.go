@@ -57,10 +57,18 @@ func (w *world) hostMoves(i int, add func(string, func(*world))) {
 			add(c+" sync", func(w *world) { w.n[i].syncs--; w.startOp(i, k, 's', 0) })
 		}
 	}
+	if n.verifies > 0 && n.e.join.phase == joined {
+		for x := range w.scope.extents {
+			add(fmt.Sprintf("%s verifies %d", c, x), func(w *world) { w.verify(i, x) })
+		}
+	}
 	for k, op := range n.ops {
 		for x, p := range op.piece {
 			if p == unanswered && w.entitled(i) {
 				add(c+" answers", func(w *world) { w.answer(i, k, x) })
+			}
+			if p == stored {
+				add(fmt.Sprintf("%s host has written %d", c, x), func(w *world) { w.wrote(i, k, x) })
 			}
 			if p == entered || p == withKept {
 				add(fmt.Sprintf("%s host performs %d", c, x), func(w *world) { w.perform(i, k, x) })
@@ -82,7 +90,10 @@ func (w *world) peerMoves(i int, add func(string, func(*world))) {
 				w.step(i, PeerStates{States: states})
 				return
 			}
+			m, ok := q[0].(*wire.Verified)
+			w.n[i].told = ok && m.Outcome == wire.VerifyCompared
 			w.step(i, Received{q[0]})
+			w.n[i].told = false
 		})
 	}
 	for stream, q := range w.bulk[i] {
@@ -187,9 +198,9 @@ func (w *world) try(f func(*world)) (bad string) {
 // was asked must be answered, and both replicas must be the same.
 func (w *world) settle() (bad string) {
 	c := w.clone()
-	c.scope = &scope{extents: w.scope.extents, wide: w.scope.wide, streams: w.scope.streams, hosts: w.scope.hosts, mut: w.scope.mut, roles: w.scope.roles, pc: w.scope.pc, os: w.scope.os}
+	c.scope = &scope{extents: w.scope.extents, rotten: w.scope.rotten, wide: w.scope.wide, streams: w.scope.streams, hosts: w.scope.hosts, mut: w.scope.mut, roles: w.scope.roles, pc: w.scope.pc, os: w.scope.os}
 	for i := range c.n {
-		c.n[i].reads, c.n[i].writes, c.n[i].syncs = 0, 0, 0
+		c.n[i].reads, c.n[i].writes, c.n[i].syncs, c.n[i].verifies = 0, 0, 0, 0
 		c.n[i].e.keep = nil
 	}
 	c.cuts, c.crashes, c.osCrashes = 0, 0, 0
@@ -230,6 +241,8 @@ func (w *world) atRest() {
 		switch {
 		case n.ops != [maxOps]hostOp{} && w.n[1-i].forced.Term == 0:
 			fail("stuck: a host command at %c waits for ever: %v", 'X'+i, n.ops)
+		case n.verifying > 0:
+			fail("stuck: %c waits for a verdict for ever", 'X'+i)
 		case n.e.join.phase != joined:
 			fail("stuck: %c does not join (phase %d)", 'X'+i, n.e.join.phase)
 		case n.e.m.DirtyBlocks() > 0 || n.e.stats.CopyingBlocks != 0:
@@ -266,6 +279,7 @@ func (n *node) appendTo(b []byte) []byte {
 	index := func(token uint64) int { return slices.Index(tokens, token) }
 	b = fmt.Appendf(b, "|%v%v%v%v%v%d%v%v%d%d%d%v", n.connected, n.data, n.base, n.log, brief(n.state), n.committed,
 		n.prepared, n.crashed, n.reads, n.writes, n.syncs, n.ackedBy)
+	b = fmt.Appendf(b, "%v%d%d%d", n.rotten, n.verifies, n.verifying, n.found)
 	b = fmt.Appendf(b, "%v%v%d%v", n.member, e.role, e.aloneTerm, e.join.salvage)
 	for _, op := range n.ops {
 		b = fmt.Appendf(b, "o%c%v%v%d%v", op.kind, op.piece, op.floor, op.written, op.dismissed)
@@ -298,6 +312,9 @@ func (n *node) appendTo(b []byte) []byte {
 		en := e.entries[ext]
 		b = fmt.Appendf(b, "e%d%v%d%v%v%d%d%v%d%d%v%d%v", ext, en.waiters, en.pend, en.reply, en.storing, en.peer, en.phase, en.data.Data,
 			index(en.logged), en.copies, en.floors, index(en.copyJob), en.copyMask[0])
+		if v := en.watch; v != nil {
+			b = fmt.Appendf(b, "v%v%v%v%v%v%d%v%v", v.peer, v.away, v.broken, v.failed, v.draining, v.copied[0], v.here, v.there)
+		}
 	}
 	for ext := range e.geo.Extents() {
 		b = append(b, byte(e.m.State(ext)), byte(e.m.Users(ext)), byte(e.m.Dirty(ext)[0]))
@@ -322,6 +339,8 @@ func tokenOf(a Action) uint64 {
 		return a.Token
 	case ReadCopy:
 		return a.Token
+	case Digest:
+		return a.Token
 	}
 	return 0
 }
@@ -341,6 +360,10 @@ func appendMessages(b []byte, ms []wire.Message) []byte {
 			for _, i := range m.Items {
 				b = fmt.Appendf(b, "%d%d%d%v", i.Extent, i.Outcome, i.Turn, i.Data)
 			}
+		case *wire.Verify:
+			b = fmt.Appendf(b, "V%d%v", m.Extent, m.Compare)
+		case *wire.Verified:
+			b = fmt.Appendf(b, "D%d%d%v%d%d%v", m.Extent, m.Outcome, m.Owned, m.Differ[0], m.Skipped[0], m.Digests)
 		case *wire.Copy:
 			b = fmt.Appendf(b, "C%d", m.Seq)
 			for _, i := range m.Items {
@@ -442,7 +465,7 @@ func soak() (states int, until time.Time) {
 	if err != nil {
 		return 30_000, time.Time{}
 	}
-	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)+len(roleScopes)))
+	return 4_000_000, time.Now().Add(d / time.Duration(len(scopes)+len(roleScopes)+len(verifyScopes)))
 }
 
 func TestExplore(t *testing.T) {

@@ -73,6 +73,9 @@ func (e *Engine) servePeer(ext uint64, en *entry) {
 
 // drained: no local command is inside. What the peer lacks is collected.
 func (e *Engine) drained(ext uint64) {
+	if en := e.entries[ext]; en != nil && en.watch != nil && en.watch.draining && e.m.Users(ext) == 0 {
+		e.judge(ext, en)
+	}
 	en := e.entries[ext]
 	if en == nil || en.phase != draining || e.m.Users(ext) > 0 {
 		return
@@ -161,6 +164,7 @@ func (e *Engine) endTenure(ext uint64, en *entry) dirtymap.State {
 		e.m.Disown(ext)
 	}
 	if en != nil {
+		en.breakWatch(e.mut)
 		e.stats.CopyingBlocks -= int64(en.copyMask.Count())
 		en.copyJob, en.copyMask = 0, dirtymap.Mask{}
 	}

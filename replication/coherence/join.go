@@ -102,7 +102,8 @@ func (e *Engine) disconnected() {
 		e.forget(ext, e.entries[ext])
 		e.kick(ext)
 	}
-	e.acks, e.replies, e.clears, e.toMark = nil, nil, nil, nil
+	e.acks, e.replies, e.clears, e.toMark, e.later = nil, nil, nil, nil, nil
+	e.peerVerifying = 0
 	e.toFetch = [2][]uint64{}
 	e.cleaning, e.fetching, e.hungry = 0, 0, nil
 	e.regate()
@@ -111,10 +112,14 @@ func (e *Engine) disconnected() {
 // forget takes off an entry what belongs to the connection.
 func (e *Engine) forget(ext uint64, en *entry) {
 	en.pend, en.reply, en.storing, en.hungry = none, nil, false, false
-	if en.phase == draining || en.phase == collecting || en.phase == cleaning {
+	if en.phase.closed() || en.watch != nil && en.watch.draining {
 		e.m.Change(ext, dirtymap.Closing, 0)
 	}
 	en.peer, en.phase, en.data = none, idle, wire.Blocks{}
+	if v := en.watch; v != nil {
+		en.watch = nil
+		e.tellVerified(v, &wire.Verified{Extent: ext, Outcome: wire.VerifyBusy})
+	}
 	en.copies, en.floors = 0, nil
 	if en.copyJob != 0 {
 		e.m.SetDirty(ext, en.copyMask)

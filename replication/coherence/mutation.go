@@ -22,4 +22,9 @@ const (
 	takenUnlogged           // stale data is served before it is durable that it is the truth
 	takenQuietly            // and the turn does not tell
 	settleOver              // settling a join undoes what was written alone since
+	watchUnbroken           // a comparison goes on when the extent changes hands
+	digestEarly             // fetched blocks that are not stored yet are compared
+	verdictInWrite          // a comparison does not wait for writes that are inside
+	compareDirty            // no fault: extents are compared even if all their blocks are dirty
+	copiesUnseen            // nor does it look at what was copied meanwhile
 )

@@ -65,6 +65,10 @@ func (e *Engine) requested(m wire.Message) {
 		e.fetchReply(m)
 	case *wire.Clear:
 		e.clear(m)
+	case *wire.Verify:
+		e.peerVerifies(m)
+	case *wire.Verified:
+		e.peerVerified(m)
 	}
 }
 
@@ -102,6 +106,10 @@ func (e *Engine) inPlace(m wire.Message) bool {
 		ok = e.rangesExist(m.Ranges)
 	case *wire.Clear:
 		ok = e.rangesExist(m.Ranges)
+	case *wire.Verify:
+		ok = m.Extent < e.geo.Extents()
+	case *wire.Verified:
+		ok = m.Extent < e.geo.Extents() && m.Differ.Or(m.Skipped).Minus(e.geo.Full(m.Extent)).Empty()
 	case *wire.MarkAck:
 		ok = !slices.ContainsFunc(m.Grants, func(g wire.Grant) bool { return g.Range.End() > e.geo.Extents() })
 	case *wire.FetchReply:

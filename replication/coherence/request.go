@@ -109,6 +109,7 @@ func (e *Engine) markAck(m *wire.MarkAck) {
 // own begins a tenure: the extent is OWNED, and writes may enter when that is
 // logged.
 func (e *Engine) own(ext uint64, en *entry, turn uint8) {
+	en.breakWatch(e.mut)
 	e.m.Own(ext)
 	keep := e.m.State(ext) & dirtymap.Volatile
 	state := (dirtymap.Held | keep).WithTurn(turn)

@@ -46,14 +46,17 @@ type scope struct {
 	wide          bool // host commands touch all extents
 	reads, writes [2]int
 	syncs         int
+	verifies      [2]int
 	hosts         int // host commands at once; 0 is 1
 	streams       int // bulk streams; 0 is 1
 	cuts, pc, os  int
 	slowDisk      bool // stores, reads and log entries take steps of their own
 	slowHost      bool // so do host commands that were let in
+	slowWrite     bool // and what they write is there before the map knows
 	fresh         [2]bool
 	blank         bool   // and all zeros
 	unlinked      bool   // the link is down at first
+	rotten        bool   // at first Y has another block in extent 0 than X, which must not be
 	owner         int    // 1 or 2: at first X, or Y, owns everything, and wrote 1 that the other one lacks
 	roles         *roles // nil: no cluster, both serve
 	mut           mutation
@@ -68,7 +71,8 @@ type node struct {
 	connected bool
 
 	// The replica and the map file.
-	data, base content // base: as of the last flush
+	data, base content          // base: as of the last flush
+	rotten     [maxExtents]bool // what data has is not what was written
 	log        [maxExtents]dirtymap.State
 	state      RoleState
 	committed  uint64
@@ -79,6 +83,10 @@ type node struct {
 	// The host.
 	ops                  [maxOps]hostOp
 	reads, writes, syncs int
+	verifies             int     // to begin
+	verifying            int     // under way
+	found                int     // blocks that differ
+	told                 bool    // the verdict is the peer's, and was checked when it was given
 	ackedBy              content // acknowledged here
 
 	member // roles_test.go
@@ -104,6 +112,7 @@ const (
 	waiting
 	entered
 	withKept
+	stored // and not in the map yet
 	unanswered
 	finished
 )
@@ -122,7 +131,8 @@ func newWorld(s *scope) *world {
 	w := &world{scope: s, cuts: s.cuts, crashes: s.pc, osCrashes: s.os}
 	for i := range w.n {
 		n := &w.n[i]
-		n.reads, n.writes, n.syncs = s.reads[i], s.writes[i], s.syncs
+		n.reads, n.writes, n.syncs, n.verifies = s.reads[i], s.writes[i], s.syncs, s.verifies[i]
+		n.rotten[0] = s.rotten && i == 1
 		n.state.History, n.committed = [16]byte{1}, 1
 		if s.fresh[i] {
 			n.state.History, n.committed, n.blank = [16]byte{}, 0, s.blank
@@ -174,7 +184,7 @@ func (w *world) boot(i int) {
 	})
 	n.e.mut = w.scope.mut
 	n.e.now = 10
-	n.pending, n.connected, n.ops = nil, false, [maxOps]hostOp{}
+	n.pending, n.connected, n.ops, n.verifying = nil, false, [maxOps]hostOp{}, 0
 }
 
 func (w *world) connect() {
@@ -213,6 +223,9 @@ func (w *world) do(i int, a Action) {
 	case Admit:
 		w.admitted(i, a)
 	case Send:
+		if m, ok := a.Msg.(*wire.Verified); ok && m.Outcome == wire.VerifyCompared {
+			w.checkVerdict(m.Extent, m.Differ, m.Skipped)
+		}
 		w.send(&w.ctrl[1-i], i, a.Msg)
 	case SendBulk:
 		w.send(&w.bulk[1-i][a.Stream], i, a.Msg)
@@ -228,10 +241,12 @@ func (w *world) do(i int, a Action) {
 		fail("%c faults: %v", 'X'+i, a.Err)
 	case Alarm:
 		fail("%c alarms: %s", 'X'+i, a.Text)
+	case Verified:
+		w.verified(i, a)
 	case Serving:
 	case Dismiss:
 		w.dismiss(i)
-	case Flush, Log, Salvage, Collect, Store, StoreCopy, ReadCopy, flushNow:
+	case Flush, Log, Salvage, Digest, Collect, Store, StoreCopy, ReadCopy, flushNow:
 		if f, ok := a.(Flush); ok {
 			a = flushNow{f.Token, n.data, n.ackedBy}
 		}
@@ -279,6 +294,8 @@ func (w *world) complete(i, k int) {
 		w.step(i, Done{Token: a.token})
 	case Collect:
 		w.step(i, Collected{Token: a.Token, Blocks: n.read(a.Extent)})
+	case Digest:
+		w.step(i, Digested{Token: a.Token, Digests: []wire.Digest{n.digest(a.Extent)}})
 	case ReadCopy:
 		items := []wire.Blocks{}
 		for _, b := range a.Items {
@@ -299,12 +316,12 @@ func (w *world) complete(i, k int) {
 }
 
 func (n *node) read(ext uint64) wire.Blocks {
-	return wire.Blocks{Extent: ext, Present: dirtymap.MaskOf(0, 1), Data: []byte{n.data[ext]}}
+	return wire.Blocks{Extent: ext, Present: dirtymap.MaskOf(0, 1), Data: []byte{n.data[ext], n.digest(ext)[1]}}
 }
 
 func (n *node) write(items []wire.Blocks) {
 	for _, b := range items {
-		n.data[b.Extent] = b.Data[0]
+		n.data[b.Extent], n.rotten[b.Extent] = b.Data[0], b.Data[1] != 0
 	}
 }
 
@@ -417,8 +434,13 @@ func (w *world) perform(i, k, x int) {
 		w.checkRead(i, x, op.floor[x], op.kept[x].Data[0])
 	case op.kind == 'r':
 		w.checkRead(i, x, op.floor[x], n.data[x])
+	case w.scope.slowWrite && p == entered:
+		w.store(i, x)
+		op.piece[x] = stored
+		return
 	default:
 		w.store(i, x)
+		w.n[i].e.m.Wrote(uint64(x), 0, 1)
 		if w.entitled(i) && !op.dismissed {
 			w.acknowledge(i, x, n.data[x])
 		} else if !op.dismissed {
@@ -429,6 +451,21 @@ func (w *world) perform(i, k, x int) {
 		*op = hostOp{}
 	}
 	if p == entered && n.e.m.Exit(uint64(x)) {
+		w.step(i, Drained{Extent: uint64(x)})
+	}
+	w.end(i)
+}
+
+// wrote tells the map of what is stored, and ends the write.
+func (w *world) wrote(i, k, x int) {
+	n := &w.n[i]
+	n.e.m.Wrote(uint64(x), 0, 1)
+	w.acknowledge(i, x, n.data[x])
+	n.ops[k].piece[x] = finished
+	if !slices.ContainsFunc(n.ops[k].piece[:], func(p pieceState) bool { return p != finished && p != notInOp }) {
+		n.ops[k] = hostOp{}
+	}
+	if n.e.m.Exit(uint64(x)) {
 		w.step(i, Drained{Extent: uint64(x)})
 	}
 	w.end(i)
@@ -447,8 +484,7 @@ func (w *world) store(i, x int) {
 	}
 	w.top[x]++
 	w.from[x][w.top[x]] = n.data[x]
-	n.data[x], w.latest[x] = w.top[x], w.top[x]
-	n.e.m.Wrote(uint64(x), 0, 1)
+	n.data[x], w.latest[x], n.rotten[x] = w.top[x], w.top[x], false
 }
 
 // acknowledge answers a write at node i.
@@ -613,6 +649,10 @@ func (e *Engine) clone(ops []hostOp) *Engine {
 	for ext, en := range e.entries {
 		copied := *en
 		copied.waiters = slices.Clone(en.waiters)
+		if en.watch != nil {
+			watch := *en.watch
+			copied.watch = &watch
+		}
 		c.entries[ext] = &copied
 	}
 	c.ops, c.work, c.relaxed, c.jobs = maps.Clone(e.ops), maps.Clone(e.work), maps.Clone(e.relaxed), maps.Clone(e.jobs)
@@ -627,7 +667,7 @@ func (e *Engine) clone(ops []hostOp) *Engine {
 	c.join.salvage.whole, c.join.salvage.dirty = slices.Clone(e.join.salvage.whole), slices.Clone(e.join.salvage.dirty)
 	c.join.full, c.full = slices.Clone(e.join.full), slices.Clone(e.full)
 	c.out, c.acks, c.replies, c.clears, c.toMark, c.toOwn = nil, nil, nil, nil, nil, nil
-	c.toFetch, c.toLog, c.waitLog, c.toRelax = [2][]uint64{}, nil, nil, nil
+	c.toFetch, c.toLog, c.waitLog, c.toRelax, c.later = [2][]uint64{}, nil, nil, nil, nil
 	return &c
 }
 
@@ -637,7 +677,7 @@ func cloneMap(m *dirtymap.Map, ops []hostOp) *dirtymap.Map {
 	c.Open()
 	for _, op := range ops {
 		for _, p := range op.piece {
-			if p == entered || p == withKept {
+			if p == entered || p == withKept || p == stored {
 				c.Begin()
 			}
 		}

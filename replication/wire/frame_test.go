@@ -232,7 +232,7 @@ func drawMessage(t *rapid.T) Message {
 	id := func() (a [16]byte) { copy(a[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")); return a }
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	switch rapid.SampledFrom([]Kind{KindHello, KindRefuse, KindPing, KindJoinHello, KindJoinMap, KindMark, KindMarkAck,
-		KindFetch, KindFetchReply, KindClear, KindTell, KindTold, KindLeaseRequest, KindLeaseGrant, KindCopy, KindCopyAck}).Draw(t, "kind") {
+		KindFetch, KindFetchReply, KindClear, KindTell, KindTold, KindLeaseRequest, KindLeaseGrant, KindVerified, KindResend, KindCopy, KindCopyAck}).Draw(t, "kind") {
 	case KindHello:
 		return &Hello{MinVersion: 1, MaxVersion: rapid.Uint16Min(1).Draw(t, "version"), Token: id(), Connection: id(), NodeID: id(),
 			MaxBody: rapid.Uint32().Draw(t, "max"), Stream: 1, Streams: rapid.Uint8Range(1, 16).Draw(t, "streams"), Node: "näme"}
@@ -273,6 +273,11 @@ func drawMessage(t *rapid.T) Message {
 	case KindLeaseGrant:
 		return &LeaseGrant{Life: rapid.Uint64().Draw(t, "life"), Seq: rapid.Uint64().Draw(t, "seq"), Applied: rapid.Uint64().Draw(t, "applied"),
 			Decided: rapid.Uint64().Draw(t, "decided"), Lease: rapid.Uint64().Draw(t, "lease")}
+	case KindVerified:
+		return &Verified{ID: u64("id"), Extent: rapid.Uint64Max(MaxExtents-1).Draw(t, "extent"), Outcome: VerifyDigests, Owned: flag("owned"),
+			Digests: rapid.SliceOfN(rapid.Custom(func(*rapid.T) Digest { return id() }), 1, maxDigests).Draw(t, "digests")}
+	case KindResend:
+		return &Resend{ID: u64("id"), Extent: rapid.Uint64Max(MaxExtents-1).Draw(t, "extent"), Blocks: dirtymap.MaskOf(rapid.IntRange(0, 255).Draw(t, "first"), 3)}
 	case KindTell:
 		return &Tell{ID: rapid.Uint64().Draw(t, "id"), Topic: rapid.Uint16().Draw(t, "topic"), Body: rapid.SliceOfN(rapid.Byte(), 1, MaxTell).Draw(t, "body")}
 	case KindTold:

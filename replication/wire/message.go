@@ -36,6 +36,10 @@ const (
 	KindTold         Kind = 25
 	KindLeaseRequest Kind = 26
 	KindLeaseGrant   Kind = 27
+	KindVerify       Kind = 28
+	KindVerified     Kind = 29
+	KindResend       Kind = 30
+	KindResent       Kind = 31
 	KindCopy         Kind = 32
 	KindCopyAck      Kind = 33
 )
@@ -52,7 +56,8 @@ const (
 	ControlKinds   KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong |
 		1<<KindJoinHello | 1<<KindJoinMap | 1<<KindJoinPrepared | 1<<KindJoinDone | 1<<KindJoinRefuse |
 		1<<KindMark | 1<<KindMarkAck | 1<<KindFetch | 1<<KindFetchReply | 1<<KindClear | 1<<KindTell | 1<<KindTold |
-		1<<KindLeaseRequest | 1<<KindLeaseGrant
+		1<<KindLeaseRequest | 1<<KindLeaseGrant |
+		1<<KindVerify | 1<<KindVerified | 1<<KindResend | 1<<KindResent
 	BulkKinds KindSet = 1<<KindRefuse | 1<<KindPing | 1<<KindPong | 1<<KindCopy | 1<<KindCopyAck
 )
 
@@ -102,6 +107,14 @@ func newMessage(k Kind) Message {
 		return new(LeaseRequest)
 	case KindLeaseGrant:
 		return new(LeaseGrant)
+	case KindVerify:
+		return new(Verify)
+	case KindVerified:
+		return new(Verified)
+	case KindResend:
+		return new(Resend)
+	case KindResent:
+		return new(Resent)
 	case KindCopy:
 		return new(Copy)
 	case KindCopyAck:
@@ -149,6 +162,14 @@ func (k Kind) String() string {
 		return "lease-request"
 	case KindLeaseGrant:
 		return "lease-grant"
+	case KindVerify:
+		return "verify"
+	case KindVerified:
+		return "verified"
+	case KindResend:
+		return "resend"
+	case KindResent:
+		return "resent"
 	case KindCopy:
 		return "copy"
 	case KindCopyAck:

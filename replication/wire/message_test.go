@@ -164,6 +164,30 @@ func TestMessages(t *testing.T) {
 				"zero, absent": `0000000000000005 0000000000000d0e 00000001 0000000000000008 01 0000000000000000 0000000000000001`,
 			},
 		},
+		{m: &Verify{ID: 5, Extent: 9, Compare: true}, hex: `0000000000000005 0000000000000009 01`,
+			corrupt: map[string]string{"flag": zeros(16) + `02`, "extent": zeros(8) + `0000000400000000 00`, "long": zeros(18)}},
+		{
+			m:   &Verified{ID: 5, Extent: 9, Outcome: VerifyCompared, Owned: true, Differ: dirtymap.MaskOf(0, 1), Skipped: dirtymap.MaskOf(64, 1)},
+			hex: `0000000000000005 0000000000000009 04 01 0000000000000001` + zeros(24) + zeros(8) + `0000000000000001` + zeros(16) + `0000`,
+			corrupt: map[string]string{
+				"outcome 0":          zeros(84),
+				"outcome 5":          zeros(16) + `05` + zeros(67),
+				"extent":             zeros(8) + `0000000400000000 01` + zeros(67),
+				"differ and skipped": zeros(16) + `04 00 0000000000000001` + zeros(24) + `0000000000000001` + zeros(26),
+				"busy, and differs":  zeros(16) + `01 00 0000000000000001` + zeros(58),
+				"no digests":         zeros(16) + `03` + zeros(67),
+				"digests, busy":      zeros(16) + `01` + zeros(65) + `0001` + zeros(16),
+				"digest missing":     zeros(16) + `03` + zeros(65) + `0002` + zeros(16),
+				"257 digests":        zeros(16) + `03` + zeros(65) + `0101` + zeros(16*257),
+			},
+		},
+		{
+			m:   &Verified{ID: 5, Extent: 9, Outcome: VerifyDigests, Digests: []Digest{id16(0x10), id16(0x20)}},
+			hex: `0000000000000005 0000000000000009 03 00` + zeros(64) + `0002 101112131415161718191a1b1c1d1e1f 202122232425262728292a2b2c2d2e2f`,
+		},
+		{m: &Resend{ID: 5, Extent: 9, Blocks: dirtymap.MaskOf(255, 1)}, hex: `0000000000000005 0000000000000009 ` + zeros(24) + `8000000000000000`,
+			corrupt: map[string]string{"no blocks": zeros(48), "extent": zeros(8) + `0000000400000000 0000000000000001` + zeros(24), "short": zeros(47)}},
+		{m: &Resent{ID: 5, OK: true}, hex: `0000000000000005 01`, corrupt: map[string]string{"flag": zeros(8) + `02`}},
 		{m: &CopyAck{Seq: 5}, hex: `0000000000000005`, corrupt: map[string]string{"long": `000000000000000500`}},
 	} {
 		k := test.m.Kind()
@@ -253,6 +277,8 @@ func TestBadMessagesPanic(t *testing.T) {
 		&Copy{Items: []Blocks{{Data: block}}},
 		&JoinMap{Data: make([]byte, MaxBody)},
 		&Tell{Body: make([]byte, MaxTell+1)},
+		&Verified{Outcome: VerifyDigests, Digests: make([]Digest, maxDigests+1)},
+		&Resend{},
 		&Hello{},
 	} {
 		func() {

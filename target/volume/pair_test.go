@@ -95,6 +95,7 @@ type conn struct {
 	ctx   context.Context
 	close context.CancelCauseFunc
 	lanes []chan parcel // to the peer: control, bulk
+	lacks uint32        // features that one of the two does not have
 }
 
 type parcel struct {
@@ -114,7 +115,7 @@ func (c *conn) SendBulk(s int, lun uint32, m wire.Message) { c.send(1+s, parcel{
 func (c *conn) Streams() int                               { return len(c.lanes) - 1 }
 func (c *conn) Peer() string                               { return "peer" }
 func (c *conn) Close(reason error)                         { c.close(reason) }
-func (c *conn) Features() uint32                           { return wire.FeatureTell }
+func (c *conn) Features() uint32                           { return (wire.FeatureTell | wire.FeatureVerify) &^ c.lacks }
 func (c *conn) RTT() time.Duration                         { return 0 }
 func (c *conn) Context() context.Context                   { return c.ctx }
 
@@ -146,6 +147,7 @@ type side struct {
 type pair struct {
 	sides [2]*side
 	cut   func()
+	lacks uint32 // as conn's, of the next connection
 }
 
 var geometry = dirtymap.Geometry{Size: 1<<20 - 8192, ExtentSize: 64 << 10}
@@ -200,7 +202,7 @@ func (p *pair) connect(t testing.TB) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	var ends [2]*conn
 	for i := range ends {
-		ends[i] = &conn{ctx: ctx, close: cancel}
+		ends[i] = &conn{ctx: ctx, close: cancel, lacks: p.lacks}
 		for range 3 {
 			ends[i].lanes = append(ends[i].lanes, make(chan parcel, 1<<16))
 		}

@@ -37,10 +37,10 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "./cmd/twinlund")
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "./cmd/twinlund", "./cmd/twinlun")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the program under test: %w\n%s", err, out)
+		return 0, fmt.Errorf("build the programs under test: %w\n%s", err, out)
 	}
 	bin = dir
 	return m.Run(), nil

@@ -193,7 +193,7 @@ func (c *conn) Streams() int { return len(c.lanes) - 1 }
 func (c *conn) Peer() string { return c.w.sites[1-c.side].name }
 
 // Features implements replication.LinkConn.
-func (c *conn) Features() uint32 { return wire.FeatureTell }
+func (c *conn) Features() uint32 { return wire.FeatureTell | wire.FeatureVerify }
 
 // RTT implements replication.LinkConn.
 func (c *conn) RTT() time.Duration { return c.w.shape.delay }

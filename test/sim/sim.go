@@ -10,6 +10,7 @@
 //     (history.go says how, and what an operating system crash may take away);
 //   - what one site tells the other (replication.Twin) has been heard when it says so;
 //   - that no read shows a part of an atomic write, whatever has crashed;
+//   - that comparing the replicas, at any time, finds nothing;
 //   - no panic, no error that a host should not see.
 //
 // And at the end, when everything is healed and the hosts rest: nothing is stuck,
@@ -32,15 +33,16 @@ type Options struct {
 
 // Result is what came of a run.
 type Result struct {
-	Hash    uint64 // of all steps and results
-	Steps   uint64
-	Ops     int // host commands that ended
-	Crashes int
-	Joins   uint64
-	Resets  int // sectors whose contents a crash left open
-	Grown   int // times that a site's map was made larger
-	Atomics int // atomic writes that ended
-	Parted  int // reads that saw other sectors than an atomic write's where it went
+	Hash     uint64 // of all steps and results
+	Steps    uint64
+	Ops      int // host commands that ended
+	Crashes  int
+	Joins    uint64
+	Resets   int   // sectors whose contents a crash left open
+	Grown    int   // times that a site's map was made larger
+	Atomics  int   // atomic writes that ended
+	Compared int64 // bytes of both replicas that were compared while they were used
+	Parted   int   // reads that saw other sectors than an atomic write's where it went
 	// Of runs with a cluster: times that a site served alone, and that data was given up.
 	Takes, Salvages int
 }

@@ -24,6 +24,11 @@ func (w *world) someTrouble() {
 		s.makeRoom()
 		return
 	}
+	if chance(w.rand, 20) {
+		w.tracef("site %s compares the replicas", s.name)
+		s.compareSites()
+		return
+	}
 	if w.cluster != nil && w.cluster.someTrouble(s) {
 		return
 	}
@@ -153,6 +158,7 @@ func (w *world) heal() {
 		for !w.atRest() {
 			w.sleep(200 * time.Millisecond)
 		}
+		w.compareAtRest()
 		w.compare()
 		w.readAll()
 		w.finished = true

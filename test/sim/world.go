@@ -202,7 +202,7 @@ func (s *site) open(before *replication.Replica) *replication.Replica {
 		Journal:  &mapDisk{s.journal, s.group},
 		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
 		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin, Serve: serve, Salvage: s.salvage,
-		Predictor: w.predictor(s), ServeStale: w.shape.destroy, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
+		Predictor: w.predictor(s), ServeStale: w.shape.destroy, Verified: s.compared, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
 	})
 	if err != nil {

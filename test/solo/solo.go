@@ -110,6 +110,8 @@ type Node struct {
 
 	mu    sync.Mutex
 	group *Group
+
+	verification api.Verification
 }
 
 // Group is its cluster; nil: none.
@@ -145,6 +147,34 @@ func (n *Node) Join(context.Context, string, identity.Newcomer) error { return i
 
 // Node implements api.Backend.
 func (n *Node) Node() api.NodeStatus { return api.NodeStatus{PID: 7, LUNs: []api.ReplicaStatus{}} }
+
+// StartVerify implements api.Backend. It is through at once, and finds what SetVerification
+// has left to be found.
+func (n *Node) StartVerify(_ catalog.UUID, v api.NewVerification) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.verification.NewVerification = v
+	return nil
+}
+
+// StopVerify implements api.Backend.
+func (n *Node) StopVerify(catalog.UUID) error { return nil }
+
+// Verification implements api.Backend.
+func (n *Node) Verification(catalog.UUID) (api.Verification, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	v := n.verification
+	v.Differences = append([]api.Difference{}, v.Differences...)
+	return v, nil
+}
+
+// SetVerification says what comparing the replicas of a LUN shows.
+func (n *Node) SetVerification(v api.Verification) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.verification = v
+}
 
 // Two makes a cluster of the nodes a, in paris, and b, in rome.
 func (n *Node) Two(ctx context.Context) error {

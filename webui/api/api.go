@@ -48,6 +48,7 @@ func Handler(b Backend, version string, log *slog.Logger) http.Handler {
 	a.nodes(h)
 	a.tokens(h)
 	a.luns(h)
+	a.verifications(h)
 	a.targets(h)
 	a.hosts(h)
 	a.groups(h)

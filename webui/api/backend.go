@@ -20,6 +20,7 @@ type Backend interface {
 	Join(ctx context.Context, token string, n identity.Newcomer) error
 	// Node is the node as it is now.
 	Node() NodeStatus
+	Verifier
 }
 
 // Cluster is a membership, as package member has it. Errors that are a *catalog.Error are

@@ -65,6 +65,9 @@ type ReplicaStatus struct {
 	Taken        uint64 `json:"taken" doc:"extents whose newer data at the peer was given up"`
 	Held         uint64 `json:"held" doc:"host commands that failed, as the newest data is at the other site"`
 
+	Verifying bool  `json:"verifying" doc:"it is being compared with the other replica"`
+	Differing int64 `json:"differing" doc:"bytes that the last comparison has found not to be the same in the other replica, and has not repaired"`
+
 	Space *Space `json:"space,omitempty" doc:"of its backing, if that can be told"`
 
 	Alarms    uint64 `json:"alarms"`

@@ -283,3 +283,18 @@ func (c *Client) Unmap(ctx context.Context, m api.Mapping) error {
 	}
 	return c.call(ctx, http.MethodDelete, "/mappings?"+q.Encode(), nil, nil)
 }
+
+// Verify begins to compare the replicas of a LUN.
+func (c *Client) Verify(ctx context.Context, name string, v api.NewVerification) (api.Verification, error) {
+	return ask[api.Verification](ctx, c, http.MethodPost, "/luns"+part(name)+"/verify", v)
+}
+
+// Verification is how far that has come.
+func (c *Client) Verification(ctx context.Context, name string) (api.Verification, error) {
+	return ask[api.Verification](ctx, c, http.MethodGet, "/luns"+part(name)+"/verify", nil)
+}
+
+// StopVerify ends it.
+func (c *Client) StopVerify(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/luns"+part(name)+"/verify", nil, nil)
+}

@@ -161,6 +161,7 @@ func (l *lun) open(want int64, before *replication.Replica) (*replication.Replic
 		Boot: l.boot, Proposal: random(), ColdAfter: c.ColdAfter, ServeStale: c.ServeStale,
 		Want: max(want, f.size), Grow: l.growTo, Before: before,
 		Twin:     hearer{l.device, c.Number},
+		Verified: l.verified,
 		CopyRate: l.rate, CopyWindow: l.window,
 		Runtime: task.System, Log: l.log,
 	}

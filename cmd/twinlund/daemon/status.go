@@ -66,6 +66,9 @@ func (l *lun) status() status.LUN {
 		Space:  l.space.status(),
 		Alarms: r.Alarms, LastAlarm: r.LastAlarm,
 	}
+	if v, any := l.replica().VerifyStatus(); any {
+		s.Verifying, s.Differing = v.Running(), v.Differing-v.Repaired
+	}
 	if l.cluster != nil {
 		role, holds := l.cluster.keeper().Role(cfg.UUID)
 		s.Role, s.Term, s.Lease = [...]string{"none", "together", "alone"}[role.Serve], role.Term, holds

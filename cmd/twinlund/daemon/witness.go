@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/identity"
 	"github.com/twinlun/twinlun/cluster/member"
 	"github.com/twinlun/twinlun/cmd/twinlund/config"
@@ -36,7 +37,7 @@ func StartWitness(cfg *config.Config, version string, log *slog.Logger) (*Witnes
 	if w.socket, err = listenAPI(cfg.Cluster.Socket); err != nil {
 		return nil, err
 	}
-	w.api = api.NewServer(api.Handler(witnessBackend{w}, version, log))
+	w.api = api.NewServer(api.Handler(witnessBackend{w: w}, version, log))
 	if err := w.cluster.open(); err != nil {
 		return nil, errors.Join(err, w.socket.Close())
 	}
@@ -72,7 +73,10 @@ func (w *Witness) Stop() error {
 }
 
 // witnessBackend is a witness as the API sees it.
-type witnessBackend struct{ w *Witness }
+type witnessBackend struct {
+	noReplicas
+	w *Witness
+}
 
 // Cluster implements api.Backend.
 func (b witnessBackend) Cluster() api.Cluster {
@@ -98,4 +102,19 @@ func (b witnessBackend) Node() api.NodeStatus {
 		s.Node = string(m.Self())
 	}
 	return s
+}
+
+// noReplicas is the Verifier of a node without replicas; it is not asked, as the catalog
+// has none of them there.
+type noReplicas struct{}
+
+// StartVerify implements api.Verifier.
+func (noReplicas) StartVerify(catalog.UUID, api.NewVerification) error { return ErrWitness }
+
+// StopVerify implements api.Verifier.
+func (noReplicas) StopVerify(catalog.UUID) error { return ErrWitness }
+
+// Verification implements api.Verifier.
+func (noReplicas) Verification(catalog.UUID) (api.Verification, error) {
+	return api.Verification{}, ErrWitness
 }
