@@ -36,6 +36,7 @@ type Config struct {
 	Clock   func() failover.Time     // nil: BootTime
 	Runtime task.Runtime             // nil: task.System
 	Random  func() uint64            // nil: crypto/rand
+	Read    func() ([]byte, error)   // the memo file, fs.ErrNotExist: there is none; nil: that of Path
 	Write   func(memos []byte) error // replaces the memo file durably; nil: that of Path
 	Log     *slog.Logger             // nil: slog.Default()
 }
@@ -115,12 +116,15 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	disk, err := readMemos(cfg.Path)
-	if err != nil {
-		return nil, err
+	if cfg.Read == nil {
+		cfg.Read = func() ([]byte, error) { return keep.Read(cfg.Path, maxMemos) }
 	}
 	if cfg.Write == nil {
 		cfg.Write = func(p []byte) error { return keep.Replace(cfg.Path, p) }
+	}
+	disk, err := readMemos(cfg.Path, cfg.Read)
+	if err != nil {
+		return nil, err
 	}
 	k := &Keeper{cfg: cfg, wake: cfg.Runtime.NewSignal(), dirty: cfg.Runtime.NewSignal(),
 		pairs: map[catalog.NodeID]*pair{}, luns: map[catalog.UUID]*lun{}, memos: maps.Clone(disk), disk: disk}

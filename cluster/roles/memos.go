@@ -10,7 +10,6 @@ import (
 
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/failover"
-	"github.com/twinlun/twinlun/target/keep"
 )
 
 // memo is what is kept of a LUN. ID names the term.
@@ -36,9 +35,9 @@ const maxMemos = 2 * catalog.MaxLUNs * 160
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// readMemos reads a memo file; without one there are no memos.
-func readMemos(path string) (map[catalog.UUID]memo, error) {
-	text, err := keep.Read(path, maxMemos)
+// readMemos reads the memo file at a path; without one there are no memos.
+func readMemos(path string, read func() ([]byte, error)) (map[catalog.UUID]memo, error) {
+	text, err := read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[catalog.UUID]memo{}, nil
 	}

@@ -10,11 +10,12 @@ import (
 
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/failover"
+	"github.com/twinlun/twinlun/target/keep"
 )
 
 func TestMemos(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "serving.json")
-	all, err := readMemos(path)
+	all, err := readFile(path)
 	if err != nil || len(all) != 0 {
 		t.Fatalf("without a file: %v, %v", all, err)
 	}
@@ -24,7 +25,7 @@ func TestMemos(t *testing.T) {
 	if err := os.WriteFile(path, encodeMemos(all), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again, err := readMemos(path)
+	again, err := readFile(path)
 	if err != nil || !reflect.DeepEqual(again, all) {
 		t.Errorf("%d memos became %d, %v", len(all), len(again), err)
 	}
@@ -44,7 +45,7 @@ func TestDamagedMemos(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if all, err := readMemos(path); err == nil || !strings.Contains(err.Error(), "join anew") {
+		if all, err := readFile(path); err == nil || !strings.Contains(err.Error(), "join anew") {
 			t.Errorf("%s: %v, %v", what, all, err)
 		}
 	}
@@ -79,4 +80,8 @@ func BenchmarkHolds(b *testing.B) {
 			}
 		})
 	}
+}
+
+func readFile(path string) (map[catalog.UUID]memo, error) {
+	return readMemos(path, func() ([]byte, error) { return keep.Read(path, maxMemos) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/failover"
@@ -185,12 +186,23 @@ func bodyOf(kind failover.Kind, steps catalog.Steps) catalog.Body {
 
 // proposed is the task of a proposal.
 func (k *Keeper) proposed(p *pair, kind failover.Kind, body catalog.Body) {
-	ctx, cancel := context.WithTimeout(k.ctx, proposing)
-	defer cancel()
+	ctx, cancel := k.within(proposing)
+	defer cancel(nil)
 	if err := k.cfg.Propose(ctx, body); err != nil && k.ctx.Err() == nil {
 		k.cfg.Log.Info("who serves is not agreed upon yet", "proposal", body.Kind(), "peer", p.peer, "err", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	p.under[kind] = false
+}
+
+// within is a context that ends with the Keeper, or after a time by the Keeper's runtime.
+func (k *Keeper) within(d time.Duration) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(k.ctx)
+	k.spawn("limit", func() {
+		if k.cfg.Runtime.Sleep(ctx, d) == nil {
+			cancel(context.DeadlineExceeded)
+		}
+	})
+	return ctx, cancel
 }
