@@ -2,8 +2,8 @@
 // one runs at a time, virtual time, and a seed that chooses who runs next.
 //
 // A Scheduler owns everything; it runs its tasks as coroutines inside Run. Tasks
-// belong to a Group, which stands for a process: it can be killed, and its tasks
-// then end where they are waiting. The same seed gives the same run, step by step,
+// belong to a Group, which stands for a process: it can be paused; and killed, and its
+// tasks then end where they are waiting. The same seed gives the same run, step by step,
 // as long as the tasks themselves depend on nothing but their Runtime: no map
 // order, no select among several ready channels, no other goroutine.
 //
@@ -21,6 +21,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,7 +178,16 @@ func (s *Scheduler) wake(t *coro, why woken) {
 	}
 	t.waiting, t.woken = false, why
 	t.park++
-	s.ready = append(s.ready, t)
+	s.enqueue(t)
+}
+
+// enqueue lets a task run when its turn comes; not before its group goes on.
+func (s *Scheduler) enqueue(t *coro) {
+	if t.group.paused {
+		t.group.held = append(t.group.held, t)
+	} else {
+		s.ready = append(s.ready, t)
+	}
 }
 
 // Close ends all tasks, so that nothing is left behind.
@@ -207,9 +217,11 @@ func (s *Scheduler) Dump() string {
 
 // Group is a process: a Runtime whose tasks can be killed together.
 type Group struct {
-	sched *Scheduler
-	name  string
-	dead  bool
+	sched  *Scheduler
+	name   string
+	dead   bool
+	paused bool
+	held   []*coro // paused: they would be ready
 }
 
 var _ task.Runtime = (*Group)(nil)
@@ -226,22 +238,38 @@ func (g *Group) Kill() {
 	if g.dead {
 		return
 	}
-	g.dead = true
+	g.dead, g.held = true, nil
 	s := g.sched
 	for _, t := range s.tasks {
 		if t.group == g {
 			s.dying = append(s.dying, t)
 		}
 	}
-	kept := s.ready[:0]
-	for _, t := range s.ready {
-		if t.group != g {
-			kept = append(kept, t)
-		}
-	}
-	clear(s.ready[len(kept):])
-	s.ready = kept
+	s.ready = slices.DeleteFunc(s.ready, func(t *coro) bool { return t.group == g })
 }
+
+// Pause gives the group's tasks no turn until Resume: time goes on, and what they wait
+// for happens. The one that runs goes on until it waits.
+func (g *Group) Pause() {
+	g.paused = true
+	s := g.sched
+	s.ready = slices.DeleteFunc(s.ready, func(t *coro) bool {
+		if t.group == g {
+			g.held = append(g.held, t)
+		}
+		return t.group == g
+	})
+}
+
+// Resume ends Pause.
+func (g *Group) Resume() {
+	g.paused = false
+	g.sched.ready = append(g.sched.ready, g.held...)
+	g.held = nil
+}
+
+// Paused tells whether the group is paused.
+func (g *Group) Paused() bool { return g.paused }
 
 // Go implements task.Runtime.
 func (g *Group) Go(name string, f func()) {
@@ -252,7 +280,7 @@ func (g *Group) Go(name string, f func()) {
 	s.timers.made++
 	t := &coro{sched: s, group: g, name: name, id: s.timers.made, f: f}
 	s.tasks = append(s.tasks, t)
-	s.ready = append(s.ready, t)
+	s.enqueue(t)
 }
 
 // Now implements task.Runtime.

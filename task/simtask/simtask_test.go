@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,5 +240,40 @@ func TestSetTwice(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		s.Close()
+	}
+}
+
+// TestPause: nothing of a paused group runs, whatever it waits for; it can be killed.
+func TestPause(t *testing.T) {
+	s := New(1)
+	defer s.Close()
+	p, w := s.Group("process"), s.Group("world")
+	var got []string
+	note := func(what string) { got = append(got, fmt.Sprint(what, " ", s.Elapsed())) }
+	sig := p.NewSignal()
+	p.Go("sleeper", func() { p.Sleep(ctx, time.Second); note("slept"); p.Sleep(ctx, time.Hour); note("never") })
+	p.Go("waiter", func() { sig.Wait(ctx); note("woken") })
+	w.Go("world", func() {
+		w.Sleep(ctx, time.Millisecond)
+		p.Pause()
+		p.Go("new", func() { note("new") })
+		sig.Set()
+		w.Sleep(ctx, time.Minute)
+		note("world")
+		p.Resume()
+		w.Sleep(ctx, time.Minute)
+		p.Pause()
+		w.Sleep(ctx, 2*time.Hour)
+		p.Kill()
+		p.Resume()
+		w.Sleep(ctx, time.Hour)
+		note("end")
+	})
+	if err := s.Run(24*time.Hour, func() bool { return len(got) == 5 }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got[1:4]) // these are in any order
+	if want := "[world 1m0.001s new 1m0.001s slept 1m0.001s woken 1m0.001s end 3h2m0.001s]"; fmt.Sprint(got) != want {
+		t.Fatalf("%s, want %s", got, want)
 	}
 }
