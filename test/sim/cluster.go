@@ -1,259 +1,223 @@
 package sim
 
 import (
+	"fmt"
 	"io"
 	"time"
 
-	"github.com/twinlun/twinlun/replication"
-	"github.com/twinlun/twinlun/replication/coherence"
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/failover"
 	"github.com/twinlun/twinlun/replication/salvage"
-	"github.com/twinlun/twinlun/target/volume"
 )
 
-// Times of the cluster, by each site's own clock. Clocks drift by up to maxDrift.
-const (
-	leaseTime = 2 * time.Second
-	maxDrift  = 2 // percent
-	heartbeat = 200 * time.Millisecond
-	patience  = time.Second // without an answer, until a site wants to serve alone
-)
-
-// cluster is a model of the raft group of two sites and a witness: what it decides is
-// decided at once, and each site hears of it later, in order. Heartbeats between the
-// sites have a network of their own.
+// cluster is what decides who serves: the real catalog behind a model of raft, and a real
+// Keeper in each site's process, which speak over the simulated link.
 type cluster struct {
-	w         *world
-	loss      coherence.Loss
-	decisions []decision
-	deaf      bool // heartbeats between the sites are lost
-	takes     int
+	w       *world
+	raft    *raft
+	founded int  // entries of the log that made the cluster; no site ever knew less
+	holds   bool // the loss policy is, or was, to hold
+	takes   int
 }
 
-// decision is who serves: both sites, or one.
-type decision struct {
-	both bool
-	site int
-}
-
-// seat is a site's place in the cluster; it outlives the process.
-type seat struct {
-	drift    int // percent by which the clock is fast
-	isolated bool
-	applied  int // the decision that the site has heard of
-}
-
-// agent is what a site's process does about the cluster. It is the volume's lease.
-type agent struct {
-	c *cluster
-	s *site
-	*seat
-
-	acted   int           // the decision that the replica has been told of; -1: none
-	end     time.Duration // of the lease
-	granter int           // what the other site had heard of when it granted that
-	heard   time.Duration // when a heartbeat was answered last
-	granted time.Duration // when this one answered last; at first, when it started
-	fenced  bool          // it has proposed to serve alone, and grants nothing
+// paces are settings that a cluster may have; each of them is allowed.
+var paces = []struct{ heartbeat, lease, preferred time.Duration }{
+	{500 * time.Millisecond, 2 * time.Second, time.Second}, // the default
+	{50 * time.Millisecond, 150 * time.Millisecond, 50 * time.Millisecond},
+	{200 * time.Millisecond, time.Second, 200 * time.Millisecond},
+	{300 * time.Millisecond, 4 * time.Second, 300 * time.Millisecond},
 }
 
 func newCluster(w *world) *cluster {
-	c := &cluster{w: w, decisions: []decision{{both: true}}}
-	if chance(w.rand, 40) {
-		c.loss = coherence.LossServeStale
+	c := &cluster{w: w, raft: &raft{w: w}}
+	node := func(n byte, name catalog.NodeID) catalog.NewNode {
+		return catalog.NewNode{Name: name, Site: "site-" + string(name), Addresses: []string{string(name) + ":7480"}, Key: catalog.Hash{n}, Voter: true, Version: 1}
 	}
+	witness := node(3, "w")
+	witness.Witness = true
+	c.found(&catalog.InitCluster{Cluster: catalog.Cluster{ID: catalog.UUID{1}, Name: "sim"}, Node: node(1, "a")})
+	for i, n := range []catalog.NewNode{node(2, "b"), witness} {
+		token := catalog.Hash{byte(i + 1)}
+		c.found(&catalog.AddToken{Hash: token, Expires: catalog.StampOf(w.group.Now().Add(time.Hour))})
+		c.found(&catalog.AdmitNode{Token: token, Node: n})
+	}
+	c.found(c.somePace())
+	c.found(c.newLUN())
+	c.founded = len(c.raft.log)
 	return c
 }
 
-func (w *world) newSeat() *seat { return &seat{drift: w.rand.IntN(2*maxDrift+1) - maxDrift} }
-
-// newAgent begins with a process that knows nothing of what it granted before.
-func (s *site) newAgent() *agent {
-	a := &agent{c: s.w.cluster, s: s, seat: s.seat, acted: -1}
-	a.heard, a.granted = a.clock(), a.clock()
-	return a
-}
-
-// clock is the site's monotonic clock.
-func (a *agent) clock() time.Duration {
-	return a.c.w.sched.Elapsed() * time.Duration(100+a.drift) / 100
-}
-
-// Holds implements volume.Lease.
-func (a *agent) Holds() bool {
-	if a.acted < 0 {
-		return false
+// found does what has to succeed.
+func (c *cluster) found(b catalog.Body) {
+	if res := c.raft.append(encode(c.raft.command("user eve", b))); res.Error != nil {
+		panic(fmt.Sprintf("sim: %s: %v", b.Kind(), res.Error))
 	}
-	if d := a.c.decisions[a.acted]; !d.both {
-		return d.site == a.s.no
-	}
-	return a.clock() < a.end && a.granter >= a.acted
 }
 
-// volume makes the volume of the site's replica.
-func (s *site) volume(rep *replication.Replica) *volume.Volume {
-	if s.agent == nil {
-		return volume.New(rep)
+func (c *cluster) newLUN() catalog.Body {
+	l := &catalog.AddLUN{
+		ID: lunUUID, Name: "disk", Size: c.w.shape.geo.Size, BlockSize: 512, ExtentSize: c.w.shape.geo.ExtentSize, NAA: catalog.NAA{0x60},
+		Preferred: "a", Loss: c.somePolicy(), Epoch: c.raft.uuid(),
 	}
-	return volume.NewLeased(rep, s.agent)
+	for _, n := range []catalog.NodeID{"a", "b"} {
+		l.Replicas = append(l.Replicas, catalog.Replica{Node: n, Kind: catalog.File, Path: "/disk"})
+	}
+	return l
 }
 
-// run is a task of the site's process.
-func (a *agent) run() {
-	for {
-		a.s.group.Sleep(background, upTo(a.c.w.rand, heartbeat))
-		if a.s.rep == nil || a.s.growing || a.s.stopped {
-			continue
+func (c *cluster) somePace() catalog.Body {
+	p := paces[c.w.rand.IntN(len(paces))]
+	d := func(d time.Duration) *catalog.Duration { return (*catalog.Duration)(&d) }
+	return &catalog.ChangeSettings{Heartbeat: d(p.heartbeat), Lease: d(p.lease), PreferredDelay: d(p.preferred)}
+}
+
+func (c *cluster) somePolicy() catalog.LossPolicy {
+	if chance(c.w.rand, 40) {
+		return catalog.ServeStale
+	}
+	c.holds = true
+	return catalog.Hold
+}
+
+// order is an operator's command, who waits until it is done. It is called by a task of the
+// world.
+func (c *cluster) order(b catalog.Body) {
+	c.w.sleep(upTo(c.w.rand, time.Second))
+	if res := c.raft.agree(encode(c.raft.command("user eve", b))); res.Error != nil {
+		c.w.fail("%s: %v", b.Kind(), res.Error)
+	}
+}
+
+// serves tells whether a site is in the set, as was agreed upon last.
+func (c *cluster) serves(s *site) bool {
+	l, _ := c.raft.latest().LUN(lunUUID)
+	return l.Serves(catalog.NodeID(s.name))
+}
+
+// check: while one site serves alone, the other one answers no host.
+func (c *cluster) check() error {
+	for i, s := range c.w.sites {
+		a, b := s.agent, c.w.sites[1-i].agent
+		if a != nil && b != nil && a.lease != nil && b.lease != nil && a.role.Free && a.Holds() && b.Holds() {
+			return fmt.Errorf("site %s serves alone (%+v), and site %s answers hosts, too (%+v)", a.s.name, a.role, b.s.name, b.role)
 		}
-		a.apply()
-		a.beat()
-		a.propose()
 	}
+	return nil
 }
 
-// apply acts on the next decision, if the site can hear of it: alone only when the other
-// one cannot answer hosts any more.
-func (a *agent) apply() {
-	if a.isolated {
-		return
-	}
-	if a.acted == a.applied && a.applied < len(a.c.decisions)-1 {
-		a.applied++
-	}
-	d := a.c.decisions[a.applied]
-	if d != (decision{site: a.s.no}) || a.acted == a.applied || a.clock() >= a.granted+leaseTime*(100+maxDrift)/(100-maxDrift) {
-		a.act(d)
-	}
-}
-
-// act tells the replica.
-func (a *agent) act(d decision) {
-	if a.acted == a.applied {
-		return
-	}
-	if alone := !d.both && d.site == a.s.no; alone && a.c.loss == coherence.LossServeStale {
-		a.c.giveUp(a.s)
-	}
-	a.acted = a.applied
-	a.fenced = false
-	a.c.w.tracef("site %s: decision %d is %+v", a.s.name, a.acted, d)
-	a.tell(false)
-}
-
-// tell tells the replica what the site acts on. It says whether the sites are joined.
-func (a *agent) tell(tied bool) (joined bool) {
-	d := a.c.decisions[a.acted]
-	r := coherence.Role{Term: uint64(a.acted + 1), ID: [16]byte{byte(a.acted + 1)}, Serve: coherence.ServeNone, Loss: a.c.loss, Tied: tied}
-	switch {
-	case d.both:
-		r.Serve = coherence.ServeBoth
-	case d.site == a.s.no:
-		r.Serve = coherence.ServeAlone
-	}
-	joined, err := a.s.rep.SetRole(r)
-	if err != nil && !a.s.stopped && !a.s.growing {
-		// It may have heard of a newer term from the other site.
-		a.c.w.tracef("site %s: %v", a.s.name, err)
-	}
-	return joined
-}
-
-// retell tells a replica that was opened anew.
-func (a *agent) retell() {
-	if a != nil && a.acted >= 0 {
-		a.tell(false)
-	}
-}
-
-// beat asks the other site for the lease. Request and answer take their time.
-func (a *agent) beat() {
-	if a.acted < 0 || !a.c.decisions[a.acted].both {
-		a.heard = a.clock()
-	}
-	sent := a.clock()
-	a.s.group.Go("heartbeat", func() {
-		a.s.group.Sleep(background, upTo(a.c.w.rand, a.c.w.shape.delay))
-		other := a.c.w.sites[1-a.s.no].agent
-		if a.c.lost() || other == nil || !other.grants() {
-			return
+// together tells whether both sites serve.
+func (c *cluster) together() bool {
+	for _, s := range c.w.sites {
+		if s.agent == nil || s.agent.applied < len(c.raft.log) {
+			return false
 		}
-		other.granted = other.clock()
-		granter := other.acted
-		a.s.group.Sleep(background, upTo(a.c.w.rand, a.c.w.shape.delay))
-		if !a.c.lost() && sent+leaseTime > a.end {
-			a.end, a.granter, a.heard = sent+leaseTime, granter, a.clock()
+		if r, holds := s.agent.keeper.Role(lunUUID); r.Serve != failover.Together || !holds {
+			return false
 		}
+	}
+	return true
+}
+
+// later ends a trouble that has begun.
+func (w *world) later(most time.Duration, end func()) {
+	d := upTo(w.rand, most)
+	w.group.Go("mend", func() {
+		w.sleep(d)
+		end()
 	})
 }
 
-func (c *cluster) lost() bool {
-	return c.deaf || c.w.sites[0].seat.isolated || c.w.sites[1].seat.isolated
-}
-
-// grants tells whether the site gives the other one a lease.
-func (a *agent) grants() bool {
-	return a.acted >= 0 && a.acted == a.applied && a.c.decisions[a.acted].both && !a.fenced && a.s.rep != nil && !a.s.growing
-}
-
-// propose proposes a change of who serves.
-func (a *agent) propose() {
-	if a.isolated || a.acted < 0 || a.acted != len(a.c.decisions)-1 {
-		return
-	}
-	switch d := a.c.decisions[a.acted]; {
-	case d.both && a.clock() > a.heard+patience+time.Duration(a.s.no)*patience/2 && !a.c.w.resting:
-		a.fenced = true
-		a.c.takes++
-		a.c.decide(decision{site: a.s.no})
-	case !d.both && d.site == a.s.no && !a.c.lost() && a.s.rep.Status().LinkUp:
-		if a.tell(true) {
-			a.c.decide(decision{both: true})
-		} else {
-			a.tell(false)
-		}
-	}
-}
-
-func (c *cluster) decide(d decision) {
-	c.w.tracef("CLUSTER: %+v", d)
-	c.decisions = append(c.decisions, d)
-}
-
-// giveUp: a site serves alone, and what only the other one has may be given up.
-func (c *cluster) giveUp(s *site) {
-	for i := range c.w.hist.registers {
-		if s.has(int64(i) * sectorSize) {
-			c.w.hist.has(s.no, i)
-		}
-	}
-	var lost [2]loss
-	lost[1-s.no] = lossReplica
-	c.w.hist.lose(lost)
-}
+// away is how long most troubles of a cluster last, at most: longer than any lease.
+const away = 8 * time.Second
 
 // someTrouble is the cluster's trouble. False: none.
 func (c *cluster) someTrouble(s *site) bool {
-	w := c.w
-	d := upTo(w.rand, 8*time.Second)
-	switch n := w.rand.IntN(100); {
-	case n < 25:
-		w.tracef("TROUBLE: site %s is isolated for %v", s.name, d)
-		s.seat.isolated, w.link.cut = true, true
-		w.link.severWithin(io.ErrUnexpectedEOF, 4*noticing) // it is the leases that keep hosts from old data
-		w.group.Go("mend", func() {
-			w.sleep(d)
-			s.seat.isolated, w.link.cut = false, false
-		})
-	case n < 35:
-		w.tracef("TROUBLE: heartbeats are lost for %v", d)
-		c.deaf = true
-		w.group.Go("mend", func() {
-			w.sleep(d)
-			c.deaf = false
-		})
+	switch n := c.w.rand.IntN(100); {
+	case n < 38:
+		c.someSilence(s, n)
+	case n < 46:
+		c.w.tracef("TROUBLE: site %s gets no turn", s.name)
+		g := s.group
+		g.Pause()
+		c.w.later(away, g.Resume)
+	case n < 50:
+		c.w.tracef("TROUBLE: site %s is started again and again", s.name)
+		c.w.group.Go("restarts", func() { s.again(2 + c.w.rand.IntN(5)) })
+	case n < 64:
+		c.someOrder(s, n)
 	default:
 		return false
 	}
 	return true
+}
+
+// someSilence cuts a site off, from some or from all.
+func (c *cluster) someSilence(s *site, n int) {
+	w := c.w
+	switch {
+	case n < 12:
+		w.tracef("TROUBLE: site %s is isolated", s.name)
+		s.seat.isolated, w.link.cut = true, true
+		w.link.severWithin(io.ErrUnexpectedEOF, 4*noticing) // it is the leases that keep hosts from old data
+		w.later(away, func() { s.seat.isolated, w.link.cut = false, false })
+	case n < 18:
+		w.tracef("TROUBLE: site %s is isolated from raft alone", s.name)
+		s.seat.isolated = true
+		w.later(away, func() { s.seat.isolated = false })
+	case n < 26:
+		w.tracef("TROUBLE: the sites do not reach each other")
+		w.link.cut = true
+		w.link.severWithin(io.ErrUnexpectedEOF, 4*noticing)
+		w.later(away, func() { w.link.cut = false })
+	case n < 32:
+		w.tracef("TROUBLE: what site %s is told is stalled", s.name)
+		w.link.stall(s.no, true)
+		w.later(away, func() { w.link.stall(s.no, false) })
+	default:
+		w.tracef("TROUBLE: the witness is away")
+		c.raft.away = true
+		w.later(away, func() { c.raft.away = false })
+	}
+}
+
+// someOrder is something that an operator wants.
+func (c *cluster) someOrder(s *site, n int) {
+	w, name, value := c.w, catalog.NodeID(s.name), func(b bool) *bool { return &b }
+	var body catalog.Body
+	switch {
+	case n < 55:
+		if w.drains {
+			return
+		}
+		w.tracef("TROUBLE: site %s is drained", s.name)
+		w.drains = true
+		w.group.Go("operator", func() {
+			c.order(&catalog.ChangeNode{Name: name, Drained: value(true)})
+			w.sleep(upTo(w.rand, 2*away))
+			c.order(&catalog.ChangeNode{Name: name, Drained: value(false)})
+			w.drains = false
+		})
+		return
+	case n < 58:
+		loss := c.somePolicy()
+		w.tracef("TROUBLE: the loss policy is %s from now on", loss)
+		body = &catalog.ChangeLUN{ID: lunUUID, Loss: &loss}
+	case n < 61:
+		w.tracef("TROUBLE: site %s is preferred from now on", s.name)
+		body = &catalog.ChangeLUN{ID: lunUUID, Preferred: &name}
+	default:
+		w.tracef("TROUBLE: the settings change")
+		body = c.somePace()
+	}
+	w.group.Go("operator", func() { c.order(body) })
+}
+
+// again kills the site's process as soon as it runs, so many times.
+func (s *site) again(times int) {
+	for ; times > 0 && !s.w.resting; times-- {
+		s.whenRunning(s.kill)
+		s.w.sleep(time.Second + upTo(s.w.rand, time.Second))
+	}
 }
 
 // salvaged is a salvage file that is thrown away.

@@ -39,7 +39,6 @@ func (s *site) reopen(size int64) {
 	}
 	s.w.totals.Joins += last.Status().Joins
 	s.w.joinsAt[s.no] = 0
-	s.agent.retell()
 	s.vol.Replace(s.volume(s.rep))
 	s.growing = false
 	if err := s.node.Add(s.rep); err != nil {

@@ -89,7 +89,7 @@ func (s *site) excused(ctx context.Context, what string, err error) bool {
 	if ctx.Err() != nil || s.stopped && err != nil {
 		return true
 	}
-	if c := s.w.cluster; c != nil && (errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && c.loss == coherence.LossHold) {
+	if c := s.w.cluster; c != nil && (errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && c.holds) {
 		s.group.Sleep(background, upTo(s.w.rand, refusedFor)) // the host goes elsewhere
 		return true
 	}

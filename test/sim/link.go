@@ -21,6 +21,16 @@ type link struct {
 	w    *world
 	ends [2]*conn // of the present connection, or the last one
 	cut  bool     // no connection can be made
+
+	stalled [2]bool // nothing that was sent to this side on the control stream arrives now
+}
+
+// stall holds back what a side is told on the control stream, or lets it come.
+func (l *link) stall(side int, yes bool) {
+	l.stalled[side] = yes
+	if c := l.ends[side]; c != nil {
+		c.lanes[0].wake.Set()
+	}
 }
 
 // connector makes connections whenever both nodes run and are free. It is a task
@@ -127,7 +137,7 @@ func (c *conn) run() {
 func (c *conn) deliver(i int) {
 	l := c.lanes[i]
 	for c.ctx.Err() == nil {
-		if len(l.queue) == 0 || c.deaf {
+		if len(l.queue) == 0 || c.deaf || i == 0 && c.w.link.stalled[c.side] {
 			l.wake.Wait(c.ctx)
 			continue
 		}
@@ -193,7 +203,13 @@ func (c *conn) Streams() int { return len(c.lanes) - 1 }
 func (c *conn) Peer() string { return c.w.sites[1-c.side].name }
 
 // Features implements replication.LinkConn.
-func (c *conn) Features() uint32 { return wire.FeatureTell | wire.FeatureVerify }
+func (c *conn) Features() uint32 {
+	features := uint32(wire.FeatureTell | wire.FeatureVerify)
+	if c.w.cluster != nil {
+		features |= wire.FeatureLease
+	}
+	return features
+}
 
 // RTT implements replication.LinkConn.
 func (c *conn) RTT() time.Duration { return c.w.shape.delay }

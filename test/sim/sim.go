@@ -29,6 +29,9 @@ import (
 type Options struct {
 	Time  time.Duration // virtual, of hosts and trouble; 0: 15 s
 	Trace func(line string)
+
+	cluster  bool     // only of use with mutation: whatever the seed says there is one
+	mutation mutation // none but in tests
 }
 
 // Result is what came of a run.
@@ -116,7 +119,7 @@ func newShape(r *rand.Rand) shape {
 		raises:    []int{0, 3, 15}[r.IntN(3)],
 	}
 	if s.cluster = r.IntN(3) == 0; s.cluster {
-		s.osCrashes, s.destroy = false, false // what a site lost would be served before they join: the exploration does that
+		s.destroy = false // loss.go says why
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

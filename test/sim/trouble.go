@@ -107,6 +107,9 @@ func (s *site) stop() {
 			s.w.fail("site %s: %v", s.name, err)
 			return
 		}
+		if s.agent != nil {
+			s.agent.keeper.Detach(lunUUID, s.rep)
+		}
 		s.w.tracef("site %s has stopped", s.name)
 		s.w.group.Go("stopped", s.afterStop)
 	})
@@ -121,7 +124,9 @@ func (s *site) afterStop() {
 		s.replica.crash()
 		s.mapFile.crash()
 		s.journal.crash()
+		s.seat.memos.crash()
 		s.boot++
+		s.reboot()
 	}
 	s.startLater()
 }
@@ -175,6 +180,9 @@ func (w *world) atRest() bool {
 		if st := s.rep.Status(); !st.Serving || st.Dirty > 0 || st.Waiting > 0 {
 			return false
 		}
+	}
+	if w.cluster != nil && (w.drains || !w.cluster.together()) {
+		return false
 	}
 	return w.oneConnection() && w.sites[0].twin.number == w.sites[1].twin.number
 }

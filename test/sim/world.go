@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/dirtymap"
 	"github.com/twinlun/twinlun/replication"
 	"github.com/twinlun/twinlun/replication/coherence"
@@ -37,7 +38,9 @@ type world struct {
 
 	resting  bool // hosts and trouble stop
 	finished bool
-	lost     [2]loss // by crashes since the last join
+	drains   bool    // a site is drained, or about to be
+	lost     [2]loss // by crashes, which is not decided yet
+	unsure   [2]bool // a site has crashed since the last join
 	joinsAt  [2]uint64
 
 	lastNumber uint64            // that a host has raised a unit's to
@@ -78,12 +81,12 @@ func newWorld(seed uint64, o Options) *world {
 	w := &world{o: o, sched: simtask.New(seed), heard: map[uint64]uint64{}}
 	w.rand = w.sched.Rand()
 	w.shape = newShape(w.rand)
+	if o.cluster {
+		w.shape.cluster, w.shape.destroy = true, false
+	}
 	w.group = w.sched.Group("world")
 	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
 	w.link = &link{w: w}
-	if w.shape.cluster {
-		w.cluster = newCluster(w)
-	}
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
 			w: w, no: i, name: name, blank: true, size: w.shape.start, want: w.shape.start,
@@ -92,6 +95,9 @@ func newWorld(seed uint64, o Options) *world {
 		}
 	}
 	w.tracef("shape: %+v", w.shape)
+	if w.shape.cluster {
+		w.cluster = newCluster(w)
+	}
 	return w
 }
 
@@ -167,7 +173,9 @@ func (s *site) main() {
 	}
 	s.twin = &twin{s: s}
 	if w.cluster != nil {
-		s.agent = s.newAgent()
+		if s.agent = s.newAgent(); s.agent == nil {
+			return
+		}
 	}
 	rep := s.open(nil)
 	if rep == nil {
@@ -176,35 +184,39 @@ func (s *site) main() {
 	s.rep, s.vol = rep, volume.NewLUN(s.volume(rep))
 	s.host, s.leave = context.WithCancelCause(background)
 	node := replication.NewNode(w.logger(s.name))
+	if s.agent != nil {
+		node = replication.NewClusterNode(w.logger(s.name), s.agent.keeper.Beats(catalog.NodeID(w.sites[1-s.no].name)))
+		s.group.Go("raft", s.agent.follow)
+		s.group.Go("drain", s.agent.drain)
+	}
 	if err := node.Add(rep); err != nil {
 		w.fail("site %s: %v", s.name, err)
 		return
 	}
 	s.node = node
 	w.tracef("site %s runs", s.name)
-	if s.agent != nil {
-		s.group.Go("agent", s.agent.run)
-	}
 	s.startHosts()
 }
 
 // open opens the site's replica; before is the one that was open in this process.
 func (s *site) open(before *replication.Replica) *replication.Replica {
-	w, serve := s.w, coherence.ServeBoth
-	if w.cluster != nil {
-		serve = coherence.ServeNone
-	}
-	rep, err := replication.OpenReplica(replication.ReplicaConfig{
+	w := s.w
+	rc := replication.ReplicaConfig{
 		Number: lunNumber, UUID: lunUUID, Preferred: s.no == 0,
 		Geometry: dirtymap.Geometry{Size: s.size, ExtentSize: w.shape.geo.ExtentSize},
 		Store:    &disk{s.replica, s.group, w.shape.geo.Size},
 		MapFile:  &mapDisk{s.mapFile, s.group},
 		Journal:  &mapDisk{s.journal, s.group},
 		Blank:    s.blank, Boot: [16]byte{s.boot + 1}, Proposal: [16]byte{1 + byte(s.no), byte(w.rand.Uint32())},
-		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin, Serve: serve, Salvage: s.salvage,
+		Want: s.want, Grow: s.reopen, Before: before, Twin: s.twin, Salvage: s.salvage,
 		Predictor: w.predictor(s), ServeStale: w.shape.destroy, Verified: s.compared, ColdAfter: w.shape.coldAfter, CopyWindow: 4 * dirtymap.BlockSize << w.rand.IntN(5),
 		Runtime: s.group, Log: w.logger(s.name),
-	})
+	}
+	s.inCluster(&rc)
+	rep, err := replication.OpenReplica(rc)
+	if err == nil && s.agent != nil {
+		err = s.agent.attach(rep)
+	}
 	if err != nil {
 		w.fail("site %s does not open: %v", s.name, err)
 		return nil
@@ -280,9 +292,10 @@ func (s *site) crashOS() {
 	n := s.replica.crash()
 	m, j := s.mapFile.crash(), s.journal.crash()
 	s.w.tracef("site %s: %d writes of the replica, %d of the map file and %d of the journal were in doubt", s.name, n, m, j)
+	s.seat.memos.crash()
 	s.boot++
-	s.w.lost[s.no] = max(s.w.lost[s.no], lossOS)
-	s.w.noteJoins()
+	s.reboot()
+	s.w.crash(s, lossOS)
 }
 
 // destroy takes the site's replica and map file away, and perhaps its journal.
@@ -296,40 +309,7 @@ func (s *site) destroy() {
 	}
 	s.made, s.blank = false, true
 	s.size = s.w.shape.start // and grows again, if the peer has
-	s.w.lost[s.no] = lossReplica
-	s.w.noteJoins()
-}
-
-// noteTakenOver tells the history which extents the other site has as new as this
-// one. After an earlier crash that says nothing until the sites have joined: a join
-// that was cut short may have made the other one an owner of older data.
-func (s *site) noteTakenOver() {
-	other := s.w.sites[1-s.no]
-	if other.rep == nil || s.w.lost != [2]loss{} {
-		return
-	}
-	for i := range s.w.hist.registers {
-		if other.has(int64(i) * sectorSize) {
-			s.w.hist.has(other.no, i)
-		}
-	}
-}
-
-// has tells whether the site's replica has the newest data at off. Where it has not
-// grown to nobody can have written.
-func (s *site) has(off int64) bool {
-	m := s.rep.Map()
-	return off >= m.Geometry().Size || m.State(uint64(off/m.Geometry().ExtentSize))&dirtymap.Stale == 0
-}
-
-// noteJoins remembers how often the sites had joined when something was lost.
-func (w *world) noteJoins() {
-	for i, s := range w.sites {
-		w.joinsAt[i] = 0
-		if s.rep != nil {
-			w.joinsAt[i] = s.rep.Status().Joins
-		}
-	}
+	s.w.crash(s, lossReplica)
 }
 
 // check runs after every step.
@@ -347,9 +327,13 @@ func (w *world) check() bool {
 			w.fail("alarm: %s", st.LastAlarm) // nothing here gives cause for one
 		}
 		// One of them may serve for a moment when the other one has crashed again.
-		if w.lost != [2]loss{} && st.Joins > w.joinsAt[i] {
-			w.hist.lose(w.lost)
-			w.lost = [2]loss{}
+		if w.unsure != [2]bool{} && st.Joins > w.joinsAt[i] {
+			w.joined()
+		}
+	}
+	if w.cluster != nil {
+		if err := w.cluster.check(); err != nil {
+			w.fail("%v", err)
 		}
 	}
 	if serving == 2 && w.oneConnection() {
