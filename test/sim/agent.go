@@ -18,6 +18,7 @@ const (
 	paceTime   = 10 * time.Millisecond // until the next entry of the log is applied; mostly
 	lagTime    = time.Second           // sometimes
 	lookAgain  = 200 * time.Millisecond
+	electTime  = 4 * time.Second // until a process that has started hears of a leader; sometimes
 	drainStep  = 100 * time.Millisecond
 	drainGrace = 3 * time.Second // until a drained site sends its hosts away
 )
@@ -77,10 +78,7 @@ func (s *site) newAgent() *agent {
 	}
 	a.keeper = keeper
 	a.reached = max(a.reached, c.founded)
-	back := 0
-	if chance(s.w.rand, 50) {
-		back = s.w.rand.IntN(min(a.reached-c.founded+1, 1<<s.w.rand.IntN(6)))
-	}
+	back := min(a.reached-c.founded, s.w.rand.IntN(1<<s.w.rand.IntN(5)))
 	s.w.tracef("site %s begins with entry %d of %d that it had reached", s.name, a.reached-back, a.reached)
 	a.take(a.reached-back, false)
 	return a
@@ -104,6 +102,9 @@ func (a *agent) connected() bool { return !a.isolated && a.c.raft.majority() }
 
 // follow is the task that applies the log.
 func (a *agent) follow() {
+	if chance(a.c.w.rand, 30) {
+		a.s.group.Sleep(background, upTo(a.c.w.rand, electTime))
+	}
 	for {
 		a.news.WaitFor(background, lookAgain)
 		for a.applied < len(a.c.raft.log) && a.connected() {

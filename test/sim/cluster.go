@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -29,7 +30,7 @@ var paces = []struct{ heartbeat, lease, preferred time.Duration }{
 }
 
 func newCluster(w *world) *cluster {
-	c := &cluster{w: w, raft: &raft{w: w}}
+	c := &cluster{w: w, raft: &raft{w: w, late: []int{0, 5, 40}[w.rand.IntN(3)]}}
 	node := func(n byte, name catalog.NodeID) catalog.NewNode {
 		return catalog.NewNode{Name: name, Site: "site-" + string(name), Addresses: []string{string(name) + ":7480"}, Key: catalog.Hash{n}, Voter: true, Version: 1}
 	}
@@ -118,15 +119,6 @@ func (c *cluster) together() bool {
 	return true
 }
 
-// later ends a trouble that has begun.
-func (w *world) later(most time.Duration, end func()) {
-	d := upTo(w.rand, most)
-	w.group.Go("mend", func() {
-		w.sleep(d)
-		end()
-	})
-}
-
 // away is how long most troubles of a cluster last, at most: longer than any lease.
 const away = 8 * time.Second
 
@@ -151,24 +143,52 @@ func (c *cluster) someTrouble(s *site) bool {
 	return true
 }
 
+// awkward is how soon trouble comes after a change of who serves, at most: while one site
+// knows of it, and the other one does not; or it is not on disk yet.
+const awkward = 500 * time.Millisecond
+
+// decided makes trouble just then.
+func (w *world) decided() {
+	s := w.sites[w.rand.IntN(2)]
+	if w.resting || chance(w.rand, 40) && w.cluster.someTrouble(s) {
+		return
+	}
+	w.tracef("TROUBLE: the process at site %s is killed just now", s.name)
+	s.whenRunning(s.kill)
+	if chance(w.rand, 30) {
+		w.isolate(s)
+	}
+}
+
+// part cuts the link for a while. It is the leases that keep hosts from old data then, not
+// that a site has noticed.
+func (w *world) part() {
+	w.tracef("TROUBLE: the sites do not reach each other")
+	w.link.cut = true
+	w.link.severWithin(errParted, 4*noticing)
+	w.later(away, func() { w.link.cut = false })
+}
+
+var errParted = errors.New("the sites do not reach each other")
+
+// isolate keeps a site from raft for a while.
+func (w *world) isolate(s *site) {
+	w.tracef("TROUBLE: site %s is isolated from raft", s.name)
+	s.seat.isolated = true
+	w.later(away, func() { s.seat.isolated = false })
+}
+
 // someSilence cuts a site off, from some or from all.
 func (c *cluster) someSilence(s *site, n int) {
 	w := c.w
 	switch {
 	case n < 12:
-		w.tracef("TROUBLE: site %s is isolated", s.name)
-		s.seat.isolated, w.link.cut = true, true
-		w.link.severWithin(io.ErrUnexpectedEOF, 4*noticing) // it is the leases that keep hosts from old data
-		w.later(away, func() { s.seat.isolated, w.link.cut = false, false })
+		w.isolate(s)
+		w.part()
 	case n < 18:
-		w.tracef("TROUBLE: site %s is isolated from raft alone", s.name)
-		s.seat.isolated = true
-		w.later(away, func() { s.seat.isolated = false })
+		w.isolate(s)
 	case n < 26:
-		w.tracef("TROUBLE: the sites do not reach each other")
-		w.link.cut = true
-		w.link.severWithin(io.ErrUnexpectedEOF, 4*noticing)
-		w.later(away, func() { w.link.cut = false })
+		w.part()
 	case n < 32:
 		w.tracef("TROUBLE: what site %s is told is stalled", s.name)
 		w.link.stall(s.no, true)

@@ -89,7 +89,7 @@ func (s *site) excused(ctx context.Context, what string, err error) bool {
 	if ctx.Err() != nil || s.stopped && err != nil {
 		return true
 	}
-	if c := s.w.cluster; c != nil && (errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && c.holds) {
+	if s.w.cluster != nil && s.refusal(err) {
 		s.group.Sleep(background, upTo(s.w.rand, refusedFor)) // the host goes elsewhere
 		return true
 	}
@@ -97,6 +97,12 @@ func (s *site) excused(ctx context.Context, what string, err error) bool {
 		s.w.fail("site %s: %s: %v", s.name, what, err)
 	}
 	return true
+}
+
+// refusal tells whether a site of a cluster may refuse commands with this error.
+func (s *site) refusal(err error) bool {
+	return errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && s.w.cluster.holds ||
+		errors.Is(err, coherence.ErrNoData) && !s.met
 }
 
 func (s *site) write(ctx context.Context, sp span) {

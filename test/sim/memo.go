@@ -13,11 +13,10 @@ import (
 // memoFile is the file with a site's memos, as it outlives processes: it is replaced as a
 // whole, and after an operating system crash it is the new one or the one before.
 type memoFile struct {
-	rand          *rand.Rand
-	cache         []byte // what a reader sees; nil: there is none
-	durable       []byte
-	slow          time.Duration // added to every access, at most
-	early, failed int           // a write that was reported durable before it was; those that failed
+	rand    *rand.Rand
+	cache   []byte // what a reader sees; nil: there is none
+	durable []byte
+	slow    time.Duration // added to every access, at most
 }
 
 // memoFails is how many of 100 writes fail; half of them are done nevertheless.
@@ -37,7 +36,6 @@ func (f *memoFile) write(g *simtask.Group, p []byte) error {
 	pause := func() { g.Sleep(background, upTo(f.rand, syncTime)+upTo(f.rand, f.slow)) }
 	pause()
 	if chance(f.rand, memoFails/2) {
-		f.failed++
 		return errNoRoom
 	}
 	f.cache = bytes.Clone(p)
@@ -45,7 +43,6 @@ func (f *memoFile) write(g *simtask.Group, p []byte) error {
 	f.durable = f.cache
 	pause()
 	if chance(f.rand, memoFails/2) {
-		f.failed++
 		return errNoRoom
 	}
 	return nil

@@ -1,6 +1,10 @@
 package sim
 
-import "github.com/twinlun/twinlun/cluster/catalog"
+import (
+	"time"
+
+	"github.com/twinlun/twinlun/cluster/catalog"
+)
 
 // mutation is a fault that tests put in between the parts of a node, to see that it is
 // found.
@@ -12,10 +16,14 @@ const (
 	memoEarly            // a memo is reported durable long before it is
 	toldLate             // the Keeper hears how far the log was applied before it hears who serves
 	staleTerm            // what was proposed in a term takes effect in a later one
+	harmless             // none
 )
 
-// lateTold is how late toldLate is, and how long a memo takes with memoEarly, at most.
-const faultTime = lagTime
+// How late the Keeper hears who serves, and how late a memo is durable, at most.
+const (
+	toldWithin  = time.Second
+	memosWithin = 3 * time.Second
+)
 
 // writeMemos writes the memo file.
 func (a *agent) writeMemos(p []byte) error {
@@ -23,7 +31,7 @@ func (a *agent) writeMemos(p []byte) error {
 		return a.memos.write(a.s.group, p)
 	}
 	a.s.group.Go("late memo", func() {
-		a.s.group.Sleep(background, upTo(a.c.w.rand, faultTime))
+		a.s.group.Sleep(background, upTo(a.c.w.rand, memosWithin))
 		a.memos.write(a.s.group, p)
 	})
 	return nil
@@ -37,7 +45,7 @@ func (a *agent) tell(e entry) {
 	}
 	a.keeper.Apply(e.state, catalog.Result{Command: e.result.Command})
 	a.s.group.Go("late", func() {
-		a.s.group.Sleep(background, upTo(a.c.w.rand, faultTime))
+		a.s.group.Sleep(background, upTo(a.c.w.rand, toldWithin))
 		a.keeper.Apply(a.state(), catalog.Result{})
 	})
 }

@@ -10,7 +10,6 @@ import (
 // Odds of what becomes of a command on its way to the log, of 100, and its times at most.
 const (
 	commandLost   = 10 // its proposer sends it again
-	commandLate   = 5
 	commandTwice  = 5
 	answerLost    = 10
 	commitTime    = 20 * time.Millisecond
@@ -26,6 +25,7 @@ type raft struct {
 	w    *world
 	log  []entry // that of index i+1 at i
 	away bool    // the witness is
+	late int     // of 100 commands
 }
 
 // entry is an agreed command: what it has led to.
@@ -81,13 +81,16 @@ func (r *raft) append(raw []byte) catalog.Result {
 			s.agent.news.Set()
 		}
 	}
+	if result.Done > 0 && !r.w.resting && chance(r.w.rand, r.w.shape.awkward) {
+		r.w.later(awkward, r.w.decided)
+	}
 	return result
 }
 
 // carry takes a command to whoever leads. It goes on after its proposer has given up.
 func (r *raft) carry(raw []byte) {
 	delay := upTo(r.w.rand, commitTime)
-	if chance(r.w.rand, commandLate) {
+	if chance(r.w.rand, r.late) {
 		delay = upTo(r.w.rand, lateness)
 	}
 	r.w.group.Go("commit", func() {

@@ -30,8 +30,8 @@ type Options struct {
 	Time  time.Duration // virtual, of hosts and trouble; 0: 15 s
 	Trace func(line string)
 
-	cluster  bool     // only of use with mutation: whatever the seed says there is one
-	mutation mutation // none but in tests
+	mutation mutation     // with it there is a cluster, whatever the seed says
+	script   func(*world) // all trouble that there is; nil: that of the seed
 }
 
 // Result is what came of a run.
@@ -72,6 +72,7 @@ type shape struct {
 	raises    int
 	widely    bool // the product's predictor, not a random one
 	cluster   bool // which decides who serves
+	awkward   int  // of 100 of its decisions are followed by trouble at once
 }
 
 // healing is how long the end of a run may take, in virtual time.
@@ -120,6 +121,7 @@ func newShape(r *rand.Rand) shape {
 	}
 	if s.cluster = r.IntN(3) == 0; s.cluster {
 		s.destroy = false // loss.go says why
+		s.awkward = []int{0, 20, 60}[r.IntN(3)]
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

@@ -66,15 +66,20 @@ func (w *world) someTrouble() {
 	}
 }
 
+// later ends a trouble that has begun.
+func (w *world) later(most time.Duration, end func()) {
+	d := upTo(w.rand, most)
+	w.group.Go("mend", func() {
+		w.sleep(d)
+		end()
+	})
+}
+
 // cutLink cuts the link for a while.
 func (w *world) cutLink() {
 	w.link.sever(fmt.Errorf("the link was cut"))
 	w.link.cut = true
-	d := upTo(w.rand, 2*time.Second)
-	w.group.Go("mend", func() {
-		w.sleep(d)
-		w.link.cut = false
-	})
+	w.later(2*time.Second, func() { w.link.cut = false })
 }
 
 // whenRunning crashes a site, and starts it again later.
@@ -132,13 +137,9 @@ func (s *site) afterStop() {
 }
 
 func (w *world) slowDisk(s *site) {
-	m := []*medium{s.replica, s.replica, s.mapFile, s.journal}[w.rand.IntN(4)]
-	m.slow = upTo(w.rand, 300*time.Millisecond)
-	d := upTo(w.rand, 2*time.Second)
-	w.group.Go("fast again", func() {
-		w.sleep(d)
-		m.slow = 0
-	})
+	slow := []*time.Duration{&s.replica.slow, &s.replica.slow, &s.mapFile.slow, &s.journal.slow, &s.seat.memos.slow}[w.rand.IntN(5)]
+	*slow = upTo(w.rand, 300*time.Millisecond)
+	w.later(2*time.Second, func() { *slow = 0 })
 }
 
 // severEnd lets one side of a connection notice, later, that the other is gone.

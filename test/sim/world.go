@@ -62,6 +62,7 @@ type site struct {
 	seat    *seat // in the cluster
 	blank   bool  // the replica is all zeros
 	made    bool  // the map file was opened once
+	met     bool  // the replica was joined once: it has data
 
 	group   *simtask.Group
 	node    *replication.Node // nil: not running (yet)
@@ -81,8 +82,9 @@ func newWorld(seed uint64, o Options) *world {
 	w := &world{o: o, sched: simtask.New(seed), heard: map[uint64]uint64{}}
 	w.rand = w.sched.Rand()
 	w.shape = newShape(w.rand)
-	if o.cluster {
+	if o.mutation != 0 {
 		w.shape.cluster, w.shape.destroy = true, false
+		w.shape.clients, w.shape.think = 1, 100*time.Millisecond
 	}
 	w.group = w.sched.Group("world")
 	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
@@ -106,6 +108,11 @@ func (w *world) start() {
 	w.group.Go("connector", w.link.connector)
 	for _, s := range w.sites {
 		s.start()
+	}
+	if w.o.script != nil {
+		w.shape.awkward = 0
+		w.group.Go("script", func() { w.o.script(w) })
+		return
 	}
 	w.group.Go("trouble", w.trouble)
 }
@@ -326,6 +333,7 @@ func (w *world) check() bool {
 		if st.LastAlarm != "" && !w.shape.destroy {
 			w.fail("alarm: %s", st.LastAlarm) // nothing here gives cause for one
 		}
+		s.met = s.met || st.Joins > 0
 		// One of them may serve for a moment when the other one has crashed again.
 		if w.unsure != [2]bool{} && st.Joins > w.joinsAt[i] {
 			w.joined()
