@@ -139,6 +139,9 @@ func (a *agent) take(n int, next bool) {
 // changed is what the Keeper tells before a replica gets another role.
 func (a *agent) changed(_ catalog.UUID, r failover.Role) {
 	a.c.w.tracef("site %s: %+v", a.s.name, r)
+	if a.lease != nil && a.lease.Holds() {
+		a.c.w.fail("site %s: hosts are answered while the role changes to %+v", a.s.name, r)
+	}
 	if r.Free && !a.role.Free {
 		a.c.takes++
 	}

@@ -251,13 +251,23 @@ func (h *history) ever(id uint64) bool { return id == 0 || h.ops[id] != nil }
 
 func (r *register) contradiction(v *value) error { return r.contradictionOf(v, v) }
 
+// nonlinear is a contradiction. Most are found while trying, and nobody reads them.
+type nonlinear func() string
+
+func (n nonlinear) Error() string { return "not linearizable: " + n() }
+
+// betweenError: b has replaced a, and v comes between them.
+func betweenError(v, a, b *value) error {
+	return nonlinear(func() string { return fmt.Sprintf("%s comes between %s and %s, which replaced it", v, a, b) })
+}
+
 // contradictionOf looks for a value that must come both before and after v, which
 // has the times of trial, and for one that must come between two that an update
 // has joined.
 func (r *register) contradictionOf(v, trial *value) error {
 	for _, o := range r.values {
 		if o != v && trial.before(o) && o.before(trial) {
-			return fmt.Errorf("not linearizable: %s and %s each come before the other", trial, o)
+			return nonlinear(func() string { return fmt.Sprintf("%s and %s each come before the other", trial, o) })
 		}
 		if o.next == nil {
 			continue
@@ -270,17 +280,17 @@ func (r *register) contradictionOf(v, trial *value) error {
 			b = trial
 		}
 		if b.before(a) {
-			return fmt.Errorf("not linearizable: %s replaced %s, and comes before it", b, a)
+			return nonlinear(func() string { return fmt.Sprintf("%s replaced %s, and comes before it", b, a) })
 		}
 		if o != v && o.next != v {
 			if a.before(trial) && trial.before(b) {
-				return fmt.Errorf("not linearizable: %s comes between %s and %s, which replaced it", trial, a, b)
+				return betweenError(trial, a, b)
 			}
 			continue
 		}
 		for _, u := range r.values {
 			if u != o && u != o.next && a.before(u) && u.before(b) {
-				return fmt.Errorf("not linearizable: %s comes between %s and %s, which replaced it", u, a, b)
+				return betweenError(u, a, b)
 			}
 		}
 	}

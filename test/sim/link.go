@@ -56,7 +56,7 @@ func (l *link) connect() {
 		c := &conn{w: l.w, side: i, group: s.group, node: s.node, closed: s.group.NewSignal()}
 		c.ctx, c.cancel = context.WithCancelCause(background)
 		for range 1 + l.w.shape.streams {
-			c.lanes = append(c.lanes, &lane{wake: s.group.NewSignal()})
+			c.lanes = append(c.lanes, newLane(len(c.lanes), s.group))
 		}
 		l.ends[i] = c
 	}
@@ -110,6 +110,20 @@ type lane struct {
 	queue []parcel
 	last  time.Duration // arrival of the one sent last
 	wake  task.Signal
+
+	// What a frame goes through.
+	bytes bytes.Buffer
+	frame *wire.Reader
+}
+
+func newLane(i int, g *simtask.Group) *lane {
+	kinds := wire.BulkKinds
+	if i == 0 {
+		kinds = wire.ControlKinds
+	}
+	l := &lane{wake: g.NewSignal()}
+	l.frame = wire.NewReader(&l.bytes, kinds, wire.MaxBody)
+	return l
 }
 
 type parcel struct {
@@ -154,12 +168,9 @@ func (c *conn) deliver(i int) {
 }
 
 func (c *conn) handle(i int, p parcel) {
-	kinds := wire.BulkKinds
-	if i == 0 {
-		kinds = wire.ControlKinds
-	}
-	frame := wire.AppendFrame(nil, p.lun, p.m, chance(c.w.rand, 50))
-	lun, m, err := wire.NewReader(bytes.NewReader(frame), kinds, wire.MaxBody).Next()
+	l := c.lanes[i]
+	l.bytes.Write(wire.AppendFrame(nil, p.lun, p.m, chance(c.w.rand, 50)))
+	lun, m, err := l.frame.Next()
 	if err != nil {
 		c.w.sched.Fail(fmt.Errorf("frame of %#v: %w", p.m, err))
 		return

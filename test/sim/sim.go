@@ -119,7 +119,7 @@ func newShape(r *rand.Rand) shape {
 		widely:    r.IntN(2) == 0,
 		raises:    []int{0, 3, 15}[r.IntN(3)],
 	}
-	if s.cluster = r.IntN(3) == 0; s.cluster {
+	if s.cluster = r.IntN(2) == 0; s.cluster {
 		s.destroy = false // loss.go says why
 		s.awkward = []int{0, 20, 60}[r.IntN(3)]
 	}
