@@ -81,6 +81,9 @@ func (r *raft) append(raw []byte) catalog.Result {
 			s.agent.news.Set()
 		}
 	}
+	if _, leave := result.Command.Body.(*catalog.Leave); leave {
+		r.w.totals.Left += result.Done
+	}
 	if result.Done > 0 && !r.w.resting && chance(r.w.rand, r.w.shape.awkward) {
 		r.w.later(awkward, r.w.decided)
 	}

@@ -1,6 +1,6 @@
 // Package sim runs two whole nodes in one goroutine's time: the engine, the shell
-// around it, the map file, the copier and the volume as they are, on simulated
-// disks and a simulated link, with virtual time. A seed decides everything: the
+// around it, the map file, the copier, the volume and what decides who serves as they
+// are, on simulated disks and a simulated link, with virtual time. A seed decides everything: the
 // shape of the LUN, what the hosts do, who runs next, what crashes when and what a
 // crash leaves of the writes that were not flushed. The same seed is the same run.
 //
@@ -13,8 +13,14 @@
 //   - that comparing the replicas, at any time, finds nothing;
 //   - no panic, no error that a host should not see.
 //
-// And at the end, when everything is healed and the hosts rest: nothing is stuck,
-// nothing stays dirty, both sites know what hosts made of the unit, and both replicas are the same, byte for byte (I3).
+// In half of the seeds the two sites are a cluster: each has the real roles.Keeper, with
+// its failover.Machine, over the real catalog, behind a model of raft (raft.go). Checked is, beside that:
+//   - while a site serves alone, the other one answers no host;
+//   - nobody is answered while the role of a site changes.
+//
+// And at the end, when everything is healed and the hosts rest: nothing is stuck, both
+// sites serve again, nothing stays dirty, both know what hosts made of the unit, and both
+// replicas are the same, byte for byte (I3).
 package sim
 
 import (
@@ -46,8 +52,9 @@ type Result struct {
 	Atomics  int   // atomic writes that ended
 	Compared int64 // bytes of both replicas that were compared while they were used
 	Parted   int   // reads that saw other sectors than an atomic write's where it went
-	// Of runs with a cluster: times that a site served alone, and that data was given up.
-	Takes, Salvages int
+	// Of runs with a cluster: times that a site served alone, that data was given up, and that
+	// a drained site has left.
+	Takes, Salvages, Left int
 }
 
 // shape is what a seed makes of the world.

@@ -28,8 +28,14 @@ func TestSim(t *testing.T) {
 			runSeed(t, *simSeed+uint64(i))
 		}
 	default:
+		var all Result
 		for seed := range uint64(defaultSeeds) {
-			runSeed(t, seed+1)
+			r := runSeed(t, seed+1)
+			all.Crashes, all.Joins, all.Resets, all.Grown = all.Crashes+r.Crashes, all.Joins+r.Joins, all.Resets+r.Resets, all.Grown+r.Grown
+			all.Parted, all.Takes, all.Salvages, all.Left = all.Parted+r.Parted, all.Takes+r.Takes, all.Salvages+r.Salvages, all.Left+r.Left
+		}
+		if min(all.Crashes, int(all.Joins), all.Resets, all.Grown, all.Parted, all.Takes, all.Salvages, all.Left) == 0 {
+			t.Errorf("something that may happen has not: %+v", all)
 		}
 	}
 }
@@ -46,14 +52,14 @@ func soak(t *testing.T) {
 }
 
 // runSeed runs a seed, and again with a trace if it fails.
-func runSeed(t *testing.T, seed uint64) {
+func runSeed(t *testing.T, seed uint64) Result {
 	t.Helper()
 	res, err := Run(seed, Options{Time: *simTime})
 	if err == nil {
 		if testing.Verbose() {
 			t.Logf("seed %d: %+v", seed, res)
 		}
-		return
+		return res
 	}
 	lines := make([]string, 0, *simTrace)
 	Run(seed, Options{Time: *simTime, Trace: func(l string) {
@@ -63,6 +69,7 @@ func runSeed(t *testing.T, seed uint64) {
 		lines = append(lines, l)
 	}})
 	t.Errorf("seed %d: %v\nagain: make sim SEED=%d\n%s", seed, err, seed, strings.Join(lines, "\n"))
+	return res
 }
 
 func TestSameSeedSameRun(t *testing.T) {
