@@ -72,8 +72,8 @@ func (s *site) goesAlone(rep *replication.Replica) {
 		return
 	}
 	w := s.w
-	var lost [2]loss
-	lost[s.no], w.lost[s.no] = w.lost[s.no], lossNone
+	lost := w.lost // what the other one's crash has left is seen later
+	w.lost[s.no] = lossNone
 	if s.agent.lun().Loss == catalog.ServeStale {
 		if w.unsure[s.no] {
 			lost[s.no] = lossOS
@@ -81,8 +81,8 @@ func (s *site) goesAlone(rep *replication.Replica) {
 			w.hasNow(s, rep)
 		}
 		lost[1-s.no] = lossReplica
+	} else if lost[s.no] == lossNone {
+		return
 	}
-	if lost != [2]loss{} {
-		w.hist.lose(lost)
-	}
+	w.hist.lose(lost)
 }
