@@ -126,7 +126,7 @@ func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
 	case l.taking:
 		return TakeAlone, true // it cannot be taken back
 	case l.peers && l.leaving && !lost:
-		return Leave, true
+		return Leave, m.lease.seq > l.left || m.cfg.mutation == leavesBlind
 	case l.peers:
 		l.leaving = false
 		return TakeAlone, lost && (l.preferred || m.now >= m.lostFrom(l)+Time(m.settings.PreferredDelay))

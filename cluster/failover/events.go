@@ -85,7 +85,8 @@ type (
 		Memo Memo
 	}
 	// Drained: the operator wants this node to leave a LUN to the other one, hosts have
-	// been moved away and the other node has all that it needs.
+	// been moved away, and the other node has been told of all that it needs, over the
+	// connection on which it is asked for leases. It may be repeated.
 	Drained struct{ LUN catalog.UUID }
 )
 

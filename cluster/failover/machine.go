@@ -80,9 +80,10 @@ type lun struct {
 	good      Time // when what covered it last was asked for, or its term was applied
 	again     Time // nothing is proposed about it before that
 
-	taking  bool // it has proposed to serve alone, in this term
-	offered bool // it has, or may have, proposed that both serve, in this term
-	leaving bool // it wants to leave, in this term
+	taking  bool   // it has proposed to serve alone, in this term
+	offered bool   // it has, or may have, proposed that both serve, in this term
+	leaving bool   // it wants to leave, in this term
+	left    uint64 // leaving: the request sent last before it was to; a later one is to be answered
 
 	free   bool // serves alone without a lease, in this term
 	joined bool // the replicas are joined
@@ -133,6 +134,9 @@ func (m *Machine) Step(now Time, ev Event) []Action {
 		m.remembered(e)
 	case Drained:
 		if l := m.luns[e.LUN]; l != nil && l.mine && l.peers {
+			if !l.leaving {
+				l.left, m.nextAsk = m.seq, m.now
+			}
 			l.leaving, l.again = true, 0
 		}
 	}

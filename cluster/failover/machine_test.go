@@ -183,8 +183,10 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		"leave": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
 			{10_010, answer(1, 5, 5), "lease until 11000; together in 1 leased"},
-			{10_020, Drained{lunID(0)}, "none in 1 held; propose leave of 1"},
-			{10_030, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; ask 2"},
+			{10_020, Drained{lunID(0)}, "none in 1 held; ask 2"}, // what was answered before says nothing
+			{10_021, Drained{lunID(0)}, ""},
+			{10_025, answer(2, 5, 5), "lease until 11020; propose leave of 1"},
+			{10_030, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; ask 3"},
 		}},
 		"removed": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},

@@ -16,5 +16,6 @@ const (
 	noWait                // a node that takes over does not wait for the leases it granted
 	offersFree            // a node that has proposed that both serve goes on without a lease
 	offersEarly           // that it was proposed is on disk, and then something older again
+	leavesBlind           // a node leaves before the other one has heard that it has everything
 	losesDeaf             // a node that is not in the set any more goes on
 )

@@ -245,7 +245,7 @@ func TestMutations(t *testing.T) {
 			t.Error("it was not found")
 		})
 	}
-	for name, mut := range map[string]mutation{"grantsBehind": grantsBehind, "vouchesAll": vouchesAll, "offersEarly": offersEarly} {
+	for name, mut := range map[string]mutation{"grantsBehind": grantsBehind, "vouchesAll": vouchesAll, "leavesBlind": leavesBlind, "offersEarly": offersEarly} {
 		if runScripts(t, mut) == "" {
 			t.Errorf("no script finds %s", name)
 		}

@@ -367,7 +367,7 @@ func (w *world) key() string {
 			num(-2, int64(r.Term), int64(r.Serve), int64(r.When))
 			if l := m.luns[id]; l != nil {
 				flag(l.mine, l.peers, l.taking, l.offered, l.leaving, l.free, l.joined, l.asking)
-				num(int64(l.term), int64(l.writing), int64(l.durable), int64(l.decided), int64(l.aloneFrom), int64(l.good), int64(l.again))
+				num(int64(l.term), int64(l.writing), int64(l.durable), int64(l.decided), int64(l.aloneFrom), int64(l.good), int64(l.again), int64(l.left))
 				memo(num, l.memo)
 			}
 		}
