@@ -146,8 +146,24 @@ func (a *agent) changed(_ catalog.UUID, r failover.Role) {
 		a.c.takes++
 	}
 	a.role = r
+	if r.Free && r.Term == a.c.left {
+		a.hasAll()
+	}
 	if r.Free {
 		a.s.goesAlone(a.s.rep)
+	}
+}
+
+// hasAll checks that a drained site has left nothing behind that this one does not have.
+func (a *agent) hasAll() {
+	if a.s.rep == nil || a.s.w.unsure != [2]bool{} {
+		return
+	}
+	for i := range a.s.w.hist.registers {
+		if off := int64(i) * sectorSize; !a.s.has(off) {
+			a.s.w.fail("site %s serves alone, since the other one has left it to it, and has not got the newest data at %d", a.s.name, off)
+			return
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type cluster struct {
 	founded int  // entries of the log that made the cluster; no site ever knew less
 	holds   bool // the loss policy is, or was, to hold
 	takes   int
+	left    uint64 // the term that began last because a drained site has left
 }
 
 // paces are settings that a cluster may have; each of them is allowed.
@@ -202,21 +203,14 @@ func (c *cluster) someSilence(s *site, n int) {
 
 // someOrder is something that an operator wants.
 func (c *cluster) someOrder(s *site, n int) {
-	w, name, value := c.w, catalog.NodeID(s.name), func(b bool) *bool { return &b }
+	w, name := c.w, catalog.NodeID(s.name)
 	var body catalog.Body
 	switch {
 	case n < 55:
-		if w.drains {
-			return
+		if !w.drains {
+			w.tracef("TROUBLE: site %s is drained", s.name)
+			w.group.Go("operator", func() { c.drain(s, func() { w.sleep(upTo(w.rand, 2*away)) }) })
 		}
-		w.tracef("TROUBLE: site %s is drained", s.name)
-		w.drains = true
-		w.group.Go("operator", func() {
-			c.order(&catalog.ChangeNode{Name: name, Drained: value(true)})
-			w.sleep(upTo(w.rand, 2*away))
-			c.order(&catalog.ChangeNode{Name: name, Drained: value(false)})
-			w.drains = false
-		})
 		return
 	case n < 58:
 		loss := c.somePolicy()
@@ -230,6 +224,16 @@ func (c *cluster) someOrder(s *site, n int) {
 		body = c.somePace()
 	}
 	w.group.Go("operator", func() { c.order(body) })
+}
+
+// drain has a site drained during something.
+func (c *cluster) drain(s *site, during func()) {
+	yes, no := true, false
+	c.w.drains = true
+	c.order(&catalog.ChangeNode{Name: catalog.NodeID(s.name), Drained: &yes})
+	during()
+	c.order(&catalog.ChangeNode{Name: catalog.NodeID(s.name), Drained: &no})
+	c.w.drains = false
 }
 
 // again kills the site's process as soon as it runs, so many times.

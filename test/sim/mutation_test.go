@@ -37,7 +37,9 @@ func TestMutations(t *testing.T) {
 
 // TestScripts: without a fault nothing is found in what is made for one.
 func TestScripts(t *testing.T) {
-	for name, script := range map[string]func(*world){"restartsIsolated": restartsIsolated, "joinsLate": joinsLate} {
+	for name, script := range map[string]func(*world){
+		"restartsIsolated": restartsIsolated, "joinsLate": joinsLate, "drainsParted": drainsParted,
+	} {
 		for seed := range uint64(10) {
 			if _, err := Run(seed+1, Options{mutation: harmless, script: script}); err != nil {
 				t.Errorf("%s, seed %d: %v", name, seed+1, err)
@@ -93,6 +95,21 @@ func restartsIsolated(w *world) {
 		s.whenRunning(s.kill)
 		w.sleep(away)
 		s.seat.isolated, w.link.cut = false, false
+	}
+}
+
+// drainsParted: the link breaks while a site that is drained gives back what it owns. What
+// it says then does not arrive.
+func drainsParted(w *world) {
+	for !w.resting {
+		w.until(w.cluster.together)
+		s := w.sites[w.rand.IntN(2)]
+		w.cluster.drain(s, func() {
+			w.until(func() bool { return s.agent.role.Serve == failover.None })
+			w.sleep(upTo(w.rand, 2*drainStep))
+			w.link.sever(errParted)
+			w.sleep(2 * time.Second)
+		})
 	}
 }
 

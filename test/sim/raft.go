@@ -83,6 +83,9 @@ func (r *raft) append(raw []byte) catalog.Result {
 	}
 	if _, leave := result.Command.Body.(*catalog.Leave); leave {
 		r.w.totals.Left += result.Done
+		if result.Done > 0 {
+			r.w.cluster.left = l.Term
+		}
 	}
 	if result.Done > 0 && !r.w.resting && chance(r.w.rand, r.w.shape.awkward) {
 		r.w.later(awkward, r.w.decided)
