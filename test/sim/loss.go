@@ -14,8 +14,8 @@ import (
 // In a cluster a site may serve alone after its own crash, without having joined: for it
 // that is the moment. What only the other one has it does not serve then, unless the loss
 // policy allows that; then all that the site does not have may be lost in the same moment.
-// Destroyed replicas are no part of a cluster's trouble: the memo file, which the real node
-// keeps beside its other files, would let a site that has lost its data serve it alone.
+// A site whose replica was destroyed is told to serve alone, too, but does not before it
+// has joined (coherence.ErrNoData).
 
 // crash notes what the end of a site's process takes away.
 func (w *world) crash(s *site, l loss) {
@@ -76,7 +76,7 @@ func (s *site) goesAlone(rep *replication.Replica) {
 	w.lost[s.no] = lossNone
 	if s.agent.lun().Loss == catalog.ServeStale {
 		if w.unsure[s.no] {
-			lost[s.no] = lossOS
+			lost[s.no] = max(lost[s.no], lossOS)
 		} else {
 			w.hasNow(s, rep)
 		}

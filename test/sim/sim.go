@@ -47,11 +47,12 @@ type Result struct {
 	Ops      int // host commands that ended
 	Crashes  int
 	Joins    uint64
-	Resets   int   // sectors whose contents a crash left open
-	Grown    int   // times that a site's map was made larger
-	Atomics  int   // atomic writes that ended
-	Compared int64 // bytes of both replicas that were compared while they were used
-	Parted   int   // reads that saw other sectors than an atomic write's where it went
+	Resets   int           // sectors whose contents a crash left open
+	Grown    int           // times that a site's map was made larger
+	Atomics  int           // atomic writes that ended
+	Compared int64         // bytes of both replicas that were compared while they were used
+	Parted   int           // reads that saw other sectors than an atomic write's where it went
+	Healed   time.Duration // from the end of all trouble until the hosts had nothing to wait for
 	// Of runs with a cluster: times that a site served alone, that data was given up, and that
 	// a drained site has left.
 	Takes, Salvages, Left int
@@ -127,7 +128,6 @@ func newShape(r *rand.Rand) shape {
 		raises:    []int{0, 3, 15}[r.IntN(3)],
 	}
 	if s.cluster = r.IntN(2) == 0; s.cluster {
-		s.destroy = false // loss.go says why
 		s.awkward = []int{0, 20, 60}[r.IntN(3)]
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {

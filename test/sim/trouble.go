@@ -155,15 +155,24 @@ func (l *link) severEnd(c *conn, why error) {
 	})
 }
 
+// reunion is how long it may take until both sites of a cluster serve again: what has begun
+// ends within half of it.
+const reunion = time.Minute
+
 // heal ends all trouble and lets the hosts rest; then a task waits until nothing
 // is under way, and compares the replicas.
 func (w *world) heal() {
 	w.tracef("HEALING")
 	w.resting = true
+	began := w.sched.Elapsed()
 	w.group.Go("end", func() {
-		for !w.atRest() {
-			w.sleep(200 * time.Millisecond)
+		for again := false; !w.atRest(); w.sleep(200 * time.Millisecond) {
+			again = again || w.cluster == nil || w.cluster.together()
+			if !again && w.sched.Elapsed()-began > reunion {
+				w.fail("the sites do not serve together %v after the end of all trouble\n%s", reunion, w.describe())
+			}
 		}
+		w.totals.Healed = w.sched.Elapsed() - began
 		w.compareAtRest()
 		w.compare()
 		w.readAll()

@@ -314,7 +314,7 @@ func (s *site) destroy() {
 	if chance(s.w.rand, 50) {
 		s.journal.reset(0)
 	}
-	s.made, s.blank = false, true
+	s.made, s.blank, s.met = false, true, false
 	s.size = s.w.shape.start // and grows again, if the peer has
 	s.w.crash(s, lossReplica)
 }
