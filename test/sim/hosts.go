@@ -101,7 +101,7 @@ func (s *site) excused(ctx context.Context, what string, err error) bool {
 
 // refusal tells whether a site of a cluster may refuse commands with this error.
 func (s *site) refusal(err error) bool {
-	return errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, coherence.ErrHeld) && s.w.cluster.holds ||
+	return errors.Is(err, coherence.ErrUnavailable) || errors.Is(err, volume.ErrLapsed) || errors.Is(err, coherence.ErrHeld) && s.w.cluster.holds ||
 		errors.Is(err, coherence.ErrNoData) && !s.met
 }
 
@@ -112,11 +112,31 @@ func (s *site) write(ctx context.Context, sp span) {
 	fua := chance(s.w.rand, s.w.shape.syncs)
 	what := fmt.Sprintf("write %d of sectors %d+%d, fua %v", o.id, sp.first, sp.n, fua)
 	s.w.tracef("%s: %s begins", s.name, what)
-	if err := s.vol.WriteAt(ctx, p, sp.off(), fua); err != nil {
+	if err := s.writeAt(ctx, p, sp.off(), fua); err != nil {
 		s.excused(ctx, what, err)
 		return
 	}
 	s.done(what, s.w.hist.endWrite(o, sp, fua))
+}
+
+// writeAt writes as the target does: what need not wait in its own task.
+func (s *site) writeAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	if !fua && chance(s.w.rand, s.w.shape.now) {
+		if done, err := s.vol.WriteNow(p, off); done || err != nil {
+			return err
+		}
+	}
+	return s.vol.WriteAt(ctx, p, off, fua)
+}
+
+// readAt reads likewise.
+func (s *site) readAt(ctx context.Context, p []byte, off int64) error {
+	if chance(s.w.rand, s.w.shape.now) {
+		if done, err := s.vol.ReadNow(p, off); done || err != nil {
+			return err
+		}
+	}
+	return s.vol.ReadAt(ctx, p, off)
 }
 
 func (s *site) atomic(ctx context.Context, sp span) {
@@ -197,7 +217,7 @@ func (s *site) read(ctx context.Context, sp span) []byte {
 	begin := s.w.hist.tick()
 	p := make([]byte, sp.bytes())
 	what := fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin)
-	if err := s.vol.ReadAt(ctx, p, sp.off()); err != nil {
+	if err := s.readAt(ctx, p, sp.off()); err != nil {
 		s.excused(ctx, what, err)
 		return nil
 	}

@@ -77,6 +77,7 @@ type shape struct {
 	updates   int
 	atomics   int
 	aborts    int
+	now       int // of 100 reads and writes are tried without waiting
 	raises    int
 	widely    bool // the product's predictor, not a random one
 	cluster   bool // which decides who serves
@@ -124,6 +125,7 @@ func newShape(r *rand.Rand) shape {
 		updates:   []int{0, 10, 20}[r.IntN(3)],
 		atomics:   []int{0, 10, 20}[r.IntN(3)],
 		aborts:    []int{0, 5}[r.IntN(2)],
+		now:       []int{0, 80}[r.IntN(2)],
 		widely:    r.IntN(2) == 0,
 		raises:    []int{0, 3, 15}[r.IntN(3)],
 	}
