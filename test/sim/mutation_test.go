@@ -40,10 +40,16 @@ func TestScripts(t *testing.T) {
 	for name, script := range map[string]func(*world){
 		"restartsIsolated": restartsIsolated, "joinsLate": joinsLate, "drainsParted": drainsParted,
 	} {
+		takes, left := 0, 0
 		for seed := range uint64(10) {
-			if _, err := Run(seed+1, Options{mutation: harmless, script: script}); err != nil {
+			r, err := Run(seed+1, Options{mutation: harmless, script: script})
+			if err != nil {
 				t.Errorf("%s, seed %d: %v", name, seed+1, err)
 			}
+			takes, left = takes+r.Takes, left+r.Left
+		}
+		if takes == 0 || name == "drainsParted" && left == 0 {
+			t.Errorf("%s: one site has served alone %d times, and has left %d times", name, takes, left)
 		}
 	}
 }
