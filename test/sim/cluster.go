@@ -100,7 +100,7 @@ func (c *cluster) serves(s *site) bool {
 func (c *cluster) check() error {
 	for i, s := range c.w.sites {
 		a, b := s.agent, c.w.sites[1-i].agent
-		if a != nil && b != nil && a.lease != nil && b.lease != nil && a.role.Free && a.Holds() && b.Holds() {
+		if a != nil && b != nil && a.lease != nil && b.lease != nil && a.role.Free && a.lease.Holds() && b.lease.Holds() {
 			return fmt.Errorf("site %s serves alone (%+v), and site %s answers hosts, too (%+v)", a.s.name, a.role, b.s.name, b.role)
 		}
 	}

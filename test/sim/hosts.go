@@ -15,6 +15,9 @@ import (
 // startHosts starts the hosts that use the site. They are tasks of the site's
 // process: what they had under way when it is killed stays unanswered.
 func (s *site) startHosts() {
+	if s.agent != nil {
+		s.group.Go("peeking host", s.peek)
+	}
 	for i := range s.w.shape.clients {
 		s.hosts++
 		s.group.Go(fmt.Sprint("host ", i), func() {
@@ -26,6 +29,21 @@ func (s *site) startHosts() {
 		})
 	}
 }
+
+// peek is the task of a host that reads what the site has at hand, and waits for nothing: it
+// goes on when all others wait for the other site.
+func (s *site) peek() {
+	for ; !s.w.resting && s.host.Err() == nil; s.group.Sleep(background, upTo(s.w.rand, peekTime)) {
+		sp, begin := s.somewhere(), s.w.hist.tick()
+		p := make([]byte, sp.bytes())
+		if done, err := s.vol.ReadNow(p, sp.off()); done && err == nil {
+			s.saw("peek", sp, p, begin)
+		}
+	}
+}
+
+// peekTime is between two looks, at most.
+const peekTime = 100 * time.Millisecond
 
 // command is one random command of a host.
 func (s *site) command() {
@@ -216,17 +234,21 @@ func (s *site) sync(ctx context.Context) {
 func (s *site) read(ctx context.Context, sp span) []byte {
 	begin := s.w.hist.tick()
 	p := make([]byte, sp.bytes())
-	what := fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin)
 	if err := s.readAt(ctx, p, sp.off()); err != nil {
-		s.excused(ctx, what, err)
+		s.excused(ctx, fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin), err)
 		return nil
 	}
+	s.saw("read", sp, p, begin)
+	return p
+}
+
+// saw checks what was read.
+func (s *site) saw(what string, sp span, p []byte, begin int64) {
 	if s.w.o.Trace != nil {
-		what += " = " + contents(p)
+		what = fmt.Sprintf("%s of sectors %d+%d (since %d) = %s", what, sp.first, sp.n, begin, contents(p))
 	}
 	s.w.sched.Mix(value8(p))
 	s.done(what, s.w.hist.endRead(s.no, sp, p, begin, s.has))
-	return p
 }
 
 func contents(p []byte) string {

@@ -18,7 +18,7 @@ func TestMutations(t *testing.T) {
 		mutation
 		script func(*world)
 	}{
-		"alwaysHolds": {alwaysHolds, nil},
+		"alwaysHolds": {alwaysHolds, staysDeaf},
 		"memoEarly":   {memoEarly, restartsIsolated},
 		"toldLate":    {toldLate, nil},
 		"staleTerm":   {staleTerm, joinsLate},
@@ -38,7 +38,7 @@ func TestMutations(t *testing.T) {
 // TestScripts: without a fault nothing is found in what is made for one.
 func TestScripts(t *testing.T) {
 	for name, script := range map[string]func(*world){
-		"restartsIsolated": restartsIsolated, "joinsLate": joinsLate, "drainsParted": drainsParted,
+		"restartsIsolated": restartsIsolated, "joinsLate": joinsLate, "drainsParted": drainsParted, "staysDeaf": staysDeaf,
 	} {
 		takes, left := 0, 0
 		for seed := range uint64(10) {
@@ -78,6 +78,23 @@ func (w *world) takesOver() (s *site) {
 	w.link.sever(errParted)
 	w.until(func() bool { s = w.alone(); return s != nil })
 	return s
+}
+
+// staysDeaf: a site hears neither raft nor the other one, which takes over, and does not see
+// that the link is gone.
+func staysDeaf(w *world) {
+	for !w.resting {
+		w.until(w.cluster.together)
+		deaf, end := w.sites[1], w.link.ends
+		deaf.seat.isolated, w.link.cut = true, true
+		for _, c := range end {
+			c.deaf, c.mute = true, true
+		}
+		end[0].cancel(errParted)
+		w.sleep(away)
+		end[1].cancel(errParted)
+		deaf.seat.isolated, w.link.cut = false, false
+	}
 }
 
 // restartsIsolated: a site that has served alone is killed as soon as the other one serves,
