@@ -164,12 +164,12 @@ func (l *logger) role(s *coherence.RoleState) mapfile.Meta {
 }
 
 func term(s coherence.RoleState) mapfile.Term {
-	return mapfile.Term{Number: s.Term, ID: s.ID, Alone: s.AloneTerm}
+	return mapfile.Term{Number: s.Term, ID: s.ID, Alone: s.AloneTerm, Fork: s.Fork}
 }
 
 // roleState is what a map file says of the role, in the engine's words.
 func roleState(m mapfile.Meta) coherence.RoleState {
-	return coherence.RoleState{History: m.History, Term: m.Term.Number, ID: m.Term.ID, AloneTerm: m.Term.Alone}
+	return coherence.RoleState{History: m.History, Term: m.Term.Number, ID: m.Term.ID, AloneTerm: m.Term.Alone, Fork: m.Term.Fork}
 }
 
 func sets(changes []coherence.Change) []mapfile.Set {

@@ -20,16 +20,41 @@ var ErrOldTerm = errors.New("the replica knows of a newer term")
 func (r *Replica) SetRole(role coherence.Role) (joined bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch now := r.engine.Role(); {
+	now := r.engine.Role()
+	switch {
 	case r.closing:
 		return false, ErrReplicaClosed
 	case role.Loss == coherence.LossRollback:
 		return false, errors.New("loss policy rollback is not available yet: choose hold or serve-stale")
+	case role.Follows(now):
 	case role.Term < now.Term, role.Term == now.Term && role.ID != now.ID:
 		return false, fmt.Errorf("term %d (%x): %w: %d (%x)", role.Term, role.ID, ErrOldTerm, now.Term, now.ID)
 	}
 	r.stepLocked(role)
+	if now.Forced && !role.Forced && r.conn != nil {
+		r.conn.Close(errDecided)
+	}
 	return r.engine.Joined(), nil
+}
+
+// errDecided closes a link on which this replica was not to join.
+var errDecided = errors.New("the cluster has decided about a LUN that this node was forced to serve: it joins anew")
+
+// Standing is how a replica stands to the history of its LUN.
+type Standing struct {
+	Term    uint64   // of the last role that it has followed; 0: it knows of none
+	ID      [16]byte // and its name
+	Join    uint64   // number of the last join in effect; 0: there was none
+	HasData bool     // it was joined, or has begun the LUN's history
+	Stale   uint64   // extents whose newest data is, or may be, at the other replica only
+}
+
+// Standing is the replica's now.
+func (r *Replica) Standing() Standing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	role := r.engine.Role()
+	return Standing{role.Term, role.ID, r.engine.LastJoin(), r.engine.HasData(), r.engine.Missing()}
 }
 
 // Joined tells whether the two replicas are joined, durably at both, and the number of the

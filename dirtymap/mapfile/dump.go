@@ -61,7 +61,11 @@ func dumpHeader(w io.Writer, c *contents) {
 
 func dumpMeta(w io.Writer, indent string, m Meta) {
 	if m.version() > 1 {
-		fmt.Fprintf(w, "%sterm %d (%x), alone in %d\n", indent, m.Term.Number, m.Term.ID, m.Term.Alone)
+		fork := ""
+		if m.Term.Fork {
+			fork = ", which is a fork"
+		}
+		fmt.Fprintf(w, "%sterm %d (%x), alone in %d%s\n", indent, m.Term.Number, m.Term.ID, m.Term.Alone, fork)
 	}
 	fmt.Fprintf(w, "%shistory %x, join %d, boot id %x, clean %t, blank %t\n", indent, m.History, m.Join, m.BootID, m.Clean, m.Blank)
 }

@@ -51,6 +51,8 @@ func TestRecordFormats(t *testing.T) {
 	termed := meta
 	termed.Term = Term{Number: 0x3344, ID: [16]byte{0xc0, 15: 0xcf}, Alone: 0x55}
 	const termedHex = "a0 00 *14 af 2211 000000000000 b0 00 *14 bf 07 4433 000000000000 c0 00 *14 cf 55 00 *7 "
+	forked := termed
+	forked.Term.Fork = true
 	states := make([]byte, pageStates)
 	states[1] = 2
 	for name, c := range map[string]struct {
@@ -60,6 +62,7 @@ func TestRecordFormats(t *testing.T) {
 		"set":           {encoded(setOf(300, 1, owned.WithTurn(3))), "01 ac02 01 0e"},
 		"meta":          {encoded(meta), "02" + metaHex},
 		"meta, term":    {encoded(termed), "02" + termedHex},
+		"meta, fork":    {encoded(forked), strings.Replace("02"+termedHex, "bf 07", "bf 0f", 1)},
 		"prepare, term": {encoded(Prepare{Join: 7, Meta: termed}), "03 0700000000000000" + termedHex + "05 00"},
 		"prepare":       {encoded(Prepare{Join: 7, Meta: meta, Changes: []Set{setOf(5, 6, stale), setOf(300, 1, shared)}}), "03 0700000000000000" + metaHex + "04 02 05 06 01 ac02 01 00" + "05 02"},
 		"empty prepare": {encoded(Prepare{Join: 7, Meta: meta}), "03 0700000000000000" + metaHex + "05 00"},

@@ -22,6 +22,7 @@ const (
 	flagClean = 1
 	flagBlank = 2
 	flagTerm  = 4 // a term follows
+	flagFork  = 8 // Term.Fork
 )
 
 // header is the content of a header slot.
@@ -82,7 +83,7 @@ func decodeHeader(b []byte) (header, error) {
 	var err error
 	var term bool
 	h.meta, term, err = decodeMeta(b[metaAt:blockSizeAt])
-	h.meta.Term = decodeTerm(b[termAt:])
+	h.meta.Term.decode(b[termAt:])
 	h.id.BlockSize = int64(le.Uint32(b[blockSizeAt:]))
 	switch {
 	case err != nil:
@@ -132,6 +133,9 @@ func appendMeta(b []byte, m Meta) []byte {
 	if m.version() > 1 {
 		flags |= flagTerm
 	}
+	if m.Term.Fork {
+		flags |= flagFork
+	}
 	return append(b, flags)
 }
 
@@ -150,21 +154,21 @@ func appendTerm(b []byte, t Term) []byte {
 	return binary.LittleEndian.AppendUint64(b, t.Alone)
 }
 
-func decodeTerm(b []byte) (t Term) {
+func (t *Term) decode(b []byte) {
 	t.Number = binary.LittleEndian.Uint64(b)
 	copy(t.ID[:], b[8:])
 	t.Alone = binary.LittleEndian.Uint64(b[24:])
-	return t
 }
 
-// decodeMeta decodes all but the term, and says whether there is one.
+// decodeMeta decodes all but what follows of the term, and says whether there is one.
 func decodeMeta(b []byte) (m Meta, term bool, err error) {
 	copy(m.History[:], b)
 	m.Join = binary.LittleEndian.Uint64(b[16:])
 	copy(m.BootID[:], b[24:])
 	flags := b[40]
 	m.Clean, m.Blank = flags&flagClean != 0, flags&flagBlank != 0
-	if flags&^(flagClean|flagBlank|flagTerm) != 0 {
+	m.Term.Fork = flags&flagFork != 0
+	if flags&^(flagClean|flagBlank|flagTerm|flagFork) != 0 {
 		err = fmt.Errorf("has unknown flags %#x", flags)
 	}
 	return m, flags&flagTerm != 0, err

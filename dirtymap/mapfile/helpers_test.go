@@ -81,7 +81,7 @@ func testIdentity(extents int64) Identity {
 func testMeta(n byte) Meta {
 	m := Meta{History: [16]byte{n, 1}, Join: uint64(n), BootID: [16]byte{n, 2}, Clean: n%2 == 1, Blank: n%4 == 2}
 	if n%3 == 0 {
-		m.Term = Term{Number: uint64(n), ID: [16]byte{n, 3}, Alone: uint64(n % 2)}
+		m.Term = Term{Number: uint64(n), ID: [16]byte{n, 3}, Alone: uint64(n % 2), Fork: n%3 == 0}
 	}
 	return m
 }

@@ -54,7 +54,7 @@
 //
 //	1 Set      first extent uv, count uv, state u8
 //	2 Meta     history 16 bytes, join u64, boot id 16 bytes, flags u8 (1 clean, 2 blank,
-//	           4 a term follows: number u64, id 16 bytes, alone u64)
+//	           4 a term follows: number u64, id 16 bytes, alone u64; 8 alone in a fork)
 //	3 Prepare  join u64, Meta: begins a prepared join
 //	4 Changes  count uv, then for each: first extent uv, count uv, state u8
 //	5 Prepared number of changes uv: the prepared join is complete
@@ -119,6 +119,7 @@ type Term struct {
 	Number uint64   // of the last change of who serves
 	ID     [16]byte // names that change
 	Alone  uint64   // in which the replica last served alone since its last join; 0: it did not
+	Fork   bool     // and the cluster has agreed upon something else meanwhile
 }
 
 // Record is one of Set, Meta, Prepare, Commit, Abort.

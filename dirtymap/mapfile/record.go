@@ -135,7 +135,7 @@ func (d *decoder) meta() Meta {
 		d.err = err
 	}
 	if term {
-		m.Term = decodeTerm(d.take(termSize))
+		m.Term.decode(d.take(termSize))
 	}
 	if d.err == nil && term != (m.version() > 1) {
 		d.err = fmt.Errorf("a term of zeros")

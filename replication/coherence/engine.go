@@ -102,6 +102,7 @@ type Engine struct {
 	// The role (role.go).
 	role      Role
 	aloneTerm uint64           // as RoleState's
+	fork      bool             // as RoleState's
 	full      []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
 	// Flushing (flush.go).
@@ -156,7 +157,7 @@ func New(cfg Config) *Engine {
 	}
 	e.join.restarted = cfg.Kept == nil
 	e.role = Role{Term: cfg.Term, ID: cfg.ID, Serve: cfg.Serve, Loss: cfg.Loss}
-	e.aloneTerm = cfg.AloneTerm
+	e.aloneTerm, e.fork = cfg.AloneTerm, cfg.Fork
 	for ext := range e.geo.Extents() {
 		if s := e.m.State(ext); s&(dirtymap.Held|dirtymap.Volatile) != 0 {
 			e.restore(ext, s)

@@ -264,6 +264,7 @@ type RoleState struct {
 	Term      uint64   // of the last Role
 	ID        [16]byte // and its ID
 	AloneTerm uint64   // in which it last served alone since it last joined; 0: it did not
+	Fork      bool     // and what it served then is not what the cluster has agreed upon
 }
 
 // Actions for the operator.

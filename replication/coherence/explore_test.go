@@ -280,7 +280,7 @@ func (n *node) appendTo(b []byte) []byte {
 	b = fmt.Appendf(b, "|%v%v%v%v%v%d%v%v%d%d%d%v", n.connected, n.data, n.base, n.log, brief(n.state), n.committed,
 		n.prepared, n.crashed, n.reads, n.writes, n.syncs, n.ackedBy)
 	b = fmt.Appendf(b, "%v%d%d%d", n.rotten, n.verifies, n.verifying, n.found)
-	b = fmt.Appendf(b, "%v%v%d%v", n.member, e.role, e.aloneTerm, e.join.salvage)
+	b = fmt.Appendf(b, "%v%v%d%v%v", n.member, e.role, e.aloneTerm, e.fork, e.join.salvage)
 	for _, op := range n.ops {
 		b = fmt.Appendf(b, "o%c%v%v%d%v", op.kind, op.piece, op.floor, op.written, op.dismissed)
 		for _, k := range op.kept {

@@ -74,6 +74,10 @@ func (e *Engine) connected(streams int) {
 		e.refuse("the replica failed: " + e.fault.Error())
 		return
 	}
+	if e.role.Forced && e.mut != joinsForced {
+		e.do(Send{&wire.JoinRefuse{Reason: wire.ReasonForced}})
+		return
+	}
 	e.setGate(false)
 	e.link++
 	e.txSeq, e.rxSeq, e.mixed = make([]uint64, streams), make([]uint64, streams), 0
@@ -182,12 +186,13 @@ func (e *Engine) hello() *wire.JoinHello {
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
 		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
 		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
-		Alone: e.role.Serve == ServeAlone, Term: e.role.Term, TermID: e.role.ID, AloneTerm: e.aloneTerm,
+		Alone: e.role.Serve == ServeAlone, Term: e.role.Term, TermID: e.role.ID, AloneTerm: e.aloneTerm, Fork: e.fork,
 		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)), BlockSize: e.cfg.BlockSize,
 	}
 	if e.mut == aloneForgotten {
 		h.AloneTerm = 0
 	}
+	h.Fork = h.Fork && e.mut != forkForgotten
 	if e.cfg.Prepared != nil {
 		h.Prepared = e.cfg.Prepared.Join
 	}
@@ -244,7 +249,7 @@ func (e *Engine) stateAbove(ext uint64, s dirtymap.State) dirtymap.State {
 // beneath is an outcome without what this replica did alone.
 func (e *Engine) beneath(o *Outcome) *Outcome {
 	under := &Outcome{Join: o.Join, RoleState: o.RoleState}
-	under.AloneTerm = e.aloneTerm
+	under.AloneTerm, under.Fork = e.aloneTerm, e.fork
 	for _, c := range o.Changes {
 		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
 			under.Changes = appendChange(under.Changes, ext, e.stateAbove(ext, c.State))
@@ -281,7 +286,7 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 		return fmt.Sprintf("hosts are shown blocks of %d bytes here, of %d there; configure the LUN with the same block-size at both nodes: that of the node whose replica holds data, and let the other one start with a new replica", e.cfg.BlockSize, p.BlockSize)
 	case p.Preferred == e.cfg.Preferred:
 		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
-	case p.Alone && e.role.Serve == ServeAlone && p.Term == e.role.Term, p.AloneTerm != 0 && p.AloneTerm == e.aloneTerm:
+	case p.Alone && e.role.Serve == ServeAlone && p.Term == e.role.Term, p.AloneTerm != 0 && p.AloneTerm == e.aloneTerm && p.Fork == e.fork:
 		return fmt.Sprintf("both replicas served alone in one term, %d; decide which of them is to be kept, and move the map file of the other one away: it then joins as a new one", p.Term)
 	case p.Term == e.role.Term && p.TermID != e.role.ID:
 		return fmt.Sprintf("two different clusters: term %d of the LUN is %x here, %x there", p.Term, e.role.ID, p.TermID)
@@ -358,8 +363,8 @@ func (e *Engine) sides() (mine, theirs side) {
 	var zero [16]byte
 	p := e.join.peer
 	settled := p.Prepared != 0 && p.Prepared == e.cfg.Committed
-	mine = side{e.cfg.History == zero, e.cfg.Blank, e.cfg.Crashed, e.join.restarted, e.aloneTerm}
-	theirs = side{p.History == zero && !settled, p.Blank, p.Crashed, p.Restarted, p.AloneTerm}
+	mine = side{e.cfg.History == zero, e.cfg.Blank, e.cfg.Crashed, e.join.restarted, e.aloneTerm, e.fork}
+	theirs = side{p.History == zero && !settled, p.Blank, p.Crashed, p.Restarted, p.AloneTerm, p.Fork}
 	if e.mut == olderTerm {
 		mine.aloneTerm, theirs.aloneTerm = theirs.aloneTerm, mine.aloneTerm
 	}
@@ -389,7 +394,7 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	if ts.fresh && mine&dirtymap.Stale != 0 {
 		e.join.gone++
 	}
-	if v.salvage && v.first != e.cfg.Preferred {
+	if v.salvage && v.first != e.cfg.Preferred || ms.fork && mine&dirtymap.Alone != 0 && e.mut != forkUnkept {
 		e.join.salvage.add(ext, mine, e.m.Dirty(ext), ms.restarted)
 	}
 	_, unlogged := e.relaxed[ext]
@@ -465,7 +470,7 @@ func (e *Engine) commit() {
 func (e *Engine) committed(current bool) {
 	e.apply(e.cfg.Prepared)
 	e.cfg.Committed, e.cfg.RoleState = e.cfg.Prepared.Join, e.cfg.Prepared.RoleState
-	e.aloneTerm = e.cfg.AloneTerm
+	e.aloneTerm, e.fork = e.cfg.AloneTerm, e.cfg.Fork
 	if e.cfg.Term != e.role.Term { // it went on since that was prepared
 		e.logRole()
 	}

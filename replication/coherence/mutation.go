@@ -27,4 +27,7 @@ const (
 	verdictInWrite          // a comparison does not wait for writes that are inside
 	compareDirty            // no fault: extents are compared even if all their blocks are dirty
 	copiesUnseen            // nor does it look at what was copied meanwhile
+	joinsForced             // a replica joins before it was agreed upon that it was forced to serve alone
+	forkForgotten           // a greeting does not say that what was served alone is a fork
+	forkUnkept              // what a fork has served is not kept where it wins, either
 )

@@ -14,7 +14,7 @@ func (e *Engine) received(m wire.Message) {
 	}
 	switch m := m.(type) {
 	case *wire.JoinRefuse:
-		if m.Reason != wire.ReasonAbsent {
+		if m.Reason != wire.ReasonAbsent && m.Reason != wire.ReasonForced {
 			e.do(Alarm{Text: "the peer does not join: " + m.Reason})
 		}
 		e.disconnected()

@@ -13,6 +13,7 @@ type side struct {
 	crashed   bool   // came back from an operating system crash
 	restarted bool   // forgot which blocks are dirty
 	aloneTerm uint64 // in which it last served alone since the last join; 0: it did not
+	fork      bool   // and what it served then is not what was agreed upon
 }
 
 // verdict is how one extent is resolved: in sync, or one replica wins.
@@ -79,15 +80,18 @@ func resolve(x, y dirtymap.State, xs, ys side) (verdict, error) {
 
 // aloneWins is rule 1: which replica wins an extent since it served alone. When both
 // did, hosts have seen what the newer term's replica made of the LUN: it wins wherever
-// it had anything to show.
+// it had anything to show. A fork counts as older than anything else, whatever its term: what
+// hosts saw at the other replica was agreed upon, even if nobody wrote it alone.
 func aloneWins(x, y dirtymap.State, xs, ys side, xLost, yLost bool) (first, applies bool) {
 	xa, ya := x&dirtymap.Alone != 0 && !xLost, y&dirtymap.Alone != 0 && !yLost
 	if !xa && !ya {
 		return false, false
 	}
-	if xs.aloneTerm != 0 && ys.aloneTerm != 0 {
+	if xs.aloneTerm != 0 && ys.aloneTerm != 0 || xs.fork != ys.fork {
 		newer, lost := x, xLost
-		first = xs.aloneTerm > ys.aloneTerm
+		if first = xs.aloneTerm > ys.aloneTerm; xs.fork != ys.fork {
+			first = ys.fork
+		}
 		if !first {
 			newer, lost = y, yLost
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/twinlun/twinlun/dirtymap"
+	"github.com/twinlun/twinlun/replication/wire"
 )
 
 // Serve says who serves hosts.
@@ -49,6 +50,14 @@ type Role struct {
 	// history. Without it a new replica, which may stand in for a lost one, never serves
 	// before it has joined.
 	New bool
+	// Forced says that an operator has this node serve alone, and that the cluster has not
+	// agreed to that yet. Until it has, or has not, the replica joins with nobody: the
+	// greeting would make the other one follow a term that may never be agreed upon.
+	Forced bool
+	// Fork is the name of a term that an operator has begun too late: others have served
+	// meanwhile. A replica that is in that term follows this role all the same, and what it
+	// has served alone loses at the next join. Zero: there is none.
+	Fork [16]byte
 }
 
 // Errors that end host commands.
@@ -74,6 +83,8 @@ func (unavailable) SCSIUnavailable() bool { return true }
 func (e *Engine) setRole(r Role) {
 	was := e.role
 	switch {
+	case r.Follows(was):
+		e.fork = true
 	case r.Term < was.Term:
 		return
 	case r.Term == was.Term && r.ID != was.ID:
@@ -81,17 +92,29 @@ func (e *Engine) setRole(r Role) {
 		return
 	}
 	e.role = r
-	if r.Term != was.Term {
+	if r.Forced {
+		e.fork = false // this is what is to be kept, says the operator
+	}
+	if r.Term != was.Term || r.ID != was.ID {
 		if e.join.phase == alone && r.Serve == ServeAlone {
 			e.aloneTerm = r.Term
 		}
 		e.logRole()
 	}
-	if r.Serve == ServeNone && r != was || r.Term > was.Term+1 {
+	if r.Serve == ServeNone && r != was || r.Term > was.Term+1 || r.Term < was.Term {
 		e.dismiss()
+	}
+	if r.Forced && e.join.phase > alone && e.mut != joinsForced {
+		e.do(Send{&wire.JoinRefuse{Reason: wire.ReasonForced}})
+		e.disconnected()
+		return
 	}
 	e.regate()
 }
+
+// Follows tells whether a role is followed although its term is not newer: what this
+// replica is in is a fork.
+func (r Role) Follows(was Role) bool { return r.Fork != [16]byte{} && r.Fork == was.ID }
 
 // follow takes it from the peer's greeting that the peer serves alone by a newer term
 // than this node knows of.
@@ -144,6 +167,19 @@ func (e *Engine) refusal() error {
 
 // hasData tells whether the replica is known to hold the LUN.
 func (e *Engine) hasData() bool { return e.cfg.History != [16]byte{} || e.role.New }
+
+// HasData tells whether the replica holds the LUN: a new one does not before it has joined.
+func (e *Engine) HasData() bool { return e.hasData() }
+
+// Missing counts the extents whose newest data may be at the peer only. It looks at all.
+func (e *Engine) Missing() (n uint64) {
+	for ext := range e.geo.Extents() {
+		if e.missing(e.m.State(ext)) {
+			n++
+		}
+	}
+	return n
+}
 
 // mayBeAlone tells whether the replica may serve without its peer.
 func (e *Engine) mayBeAlone() bool {
@@ -257,7 +293,7 @@ func (e *Engine) endAlone() {
 
 // roleLog is the log entry of the role.
 func (e *Engine) roleLog(token uint64) Log {
-	return Log{Token: token, Role: &RoleState{Term: e.role.Term, ID: e.role.ID, AloneTerm: e.aloneTerm, History: e.cfg.History}}
+	return Log{Token: token, Role: &RoleState{Term: e.role.Term, ID: e.role.ID, AloneTerm: e.aloneTerm, Fork: e.fork, History: e.cfg.History}}
 }
 
 // logRole makes the term durable; nothing waits for it.

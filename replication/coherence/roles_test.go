@@ -12,9 +12,10 @@ import (
 
 // roles bounds what happens to the roles in an exploration.
 type roles struct {
-	takes  int // times that a node proposes to serve alone
-	joins  int // times that the one that serves alone proposes that both do
-	forces int // times that the operator makes a node serve alone
+	takes  int  // times that a node proposes to serve alone
+	joins  int  // times that the one that serves alone proposes that both do
+	forces int  // times that the operator makes a node serve alone
+	late   bool // and each time the group has agreed upon something else before it hears of that
 	loss   Loss
 	begin  decision // what the group had decided before; zero: that both serve
 }
@@ -51,6 +52,7 @@ type member struct {
 	acted   bool              // and has told its engine since the process began
 	lease   bool              // it holds one from its peer
 	forced  Role              // by the operator; Term 0: it was not
+	fork    [16]byte          // that the catalog tells it was in; zero: it was in none
 	saved   [maxExtents]uint8 // by the salvage of the join that is under way; 0: nothing
 }
 
@@ -85,7 +87,9 @@ func (w *world) act(i int) {
 		w.step(i, n.forced)
 		return
 	}
-	w.step(i, w.role(i, w.decided[n.applied]))
+	r := w.role(i, w.decided[n.applied])
+	r.Fork = n.fork
+	w.step(i, r)
 }
 
 func (w *world) role(i int, d decision) Role {
@@ -148,8 +152,11 @@ func (w *world) roleMoves(i int, add func(string, func(*world))) {
 			w.decide(decision{both: true})
 		})
 	}
-	if w.forces > 0 && (n.forced.Term == 0 || n.e.role.Serve != ServeAlone) {
+	if w.forces > 0 && (n.forced.Term == 0 || n.e.role.Serve != ServeAlone) && (!w.scope.roles.late || w.late(i)) {
 		add(c+" IS FORCED", func(w *world) { w.forces--; w.force(i) })
+	}
+	if n.forced.Forced {
+		add(c+" HEARS THAT IT IS A FORK", func(w *world) { w.hearFork(i) })
 	}
 	switch {
 	case n.forced.Term == 0 && n.applied < last && w.mayAct(i, w.decided[n.applied+1]):
@@ -184,10 +191,30 @@ func (w *world) force(i int) {
 	n.forced = Role{Term: uint64(200 - w.forces*50), Serve: ServeAlone, Loss: w.scope.roles.loss}
 	n.forced.ID = [16]byte{byte(n.forced.Term)}
 	w.apart, w.newest = true, i
+	if w.scope.roles.late {
+		n.forced.Forced, n.lease, w.newest = true, false, 1-i
+	}
 	for x := range w.scope.extents {
 		w.acked[i][x] = min(w.acked[i][x], n.data[x])
 	}
 	w.act(i)
+}
+
+// late tells whether it would be too late to force node i: something else was decided, of
+// which it has not heard. If that is that it serves alone, it is not too late.
+func (w *world) late(i int) bool {
+	last := len(w.decided) - 1
+	return w.n[i].applied < last && (w.decided[last].both || w.decided[last].node != i)
+}
+
+// hearFork: node i hears of all that was decided while it was forced to serve alone.
+func (w *world) hearFork(i int) {
+	n := &w.n[i]
+	fork := n.forced.ID
+	n.forced, n.applied, n.lease = Role{}, len(w.decided)-1, false
+	n.fork = fork
+	w.act(i)
+	w.cut() // so that the two join, if the link was up
 }
 
 // took: the log of node i says that an extent is its own from now on. If it was stale,
@@ -221,6 +248,9 @@ func (w *world) restarted(i int, os bool) {
 			}
 			w.acked[i][x] = min(w.acked[i][x], n.data[x])
 		}
+	}
+	if n.forced.Forced { // a replica has its role before it has a link, and the memo is on disk
+		w.act(i)
 	}
 }
 
@@ -278,6 +308,10 @@ func (w *world) salvage(i int, a Salvage) {
 // only if the operator has said so.
 func (w *world) checkLoss(i int, o *Outcome) {
 	n, peer := &w.n[i], &w.n[1-i]
+	newest := n.forced.Term
+	if w.scope.roles != nil && w.scope.roles.late {
+		newest = w.lastWord(i).term
+	}
 	loses := [maxExtents]bool{}
 	for _, c := range o.Changes {
 		for x := c.Extents.First; x < c.Extents.End(); x++ {
@@ -285,7 +319,7 @@ func (w *world) checkLoss(i int, o *Outcome) {
 				continue
 			}
 			loses[x] = w.loses(int(x), n.data[x], peer.data[x])
-			if w.apart && i == w.newest && n.log[x]&dirtymap.Stale == 0 && n.state.AloneTerm == n.forced.Term && n.data[x] != peer.data[x] && !w.lossPending {
+			if w.apart && i == w.newest && n.log[x]&dirtymap.Stale == 0 && n.state.AloneTerm == newest && n.data[x] != peer.data[x] && !w.lossPending {
 				fail("extent %d: what %c served by the newest term is undone", x, 'X'+i)
 			}
 		}
@@ -304,7 +338,9 @@ func (w *world) checkLoss(i int, o *Outcome) {
 			w.kept[x] |= 1 << n.data[x]
 		case loses[x]:
 			fail("extent %d: %c loses %d, and it is not salvaged", x, 'X'+i, n.data[x])
-		case exact && !loses[x] && n.saved[x] != 0 && !w.given[x]: // else a COPY_ACK may have been lost
+		case n.e.fork && !o.Fork && !w.lossPending && n.log[x]&dirtymap.Alone != 0 && n.saved[x] != n.data[x]:
+			fail("extent %d: %c has served %d in a fork, and it is not salvaged", x, 'X'+i, n.data[x])
+		case exact && !loses[x] && n.saved[x] != 0 && !w.given[x] && !n.e.fork: // else a COPY_ACK may have been lost
 			fail("extent %d: %c salvages %d, which %c has", x, 'X'+i, n.saved[x], 'X'+1-i)
 		}
 	}
@@ -340,7 +376,7 @@ func (w *world) checkRoles() {
 }
 
 func brief(s RoleState) string {
-	return fmt.Sprintf("%d,%d,%d,%d", s.History[0], s.Term, s.ID[0], s.AloneTerm)
+	return fmt.Sprintf("%d,%d,%d,%d,%t", s.History[0], s.Term, s.ID[0], s.AloneTerm, s.Fork)
 }
 
 // roleScopes are those with a group that decides who serves.
@@ -362,6 +398,11 @@ var roleScopes = []scope{
 	{name: "forced over one that is alone", extents: 1, reads: both(1), writes: both(1), cuts: 1, unlinked: true, roles: &roles{forces: 1, begin: decision{term: 2, node: 1}}},
 	{name: "forced, owned, process crash", extents: 1, writes: both(1), pc: 1, owner: 1, unlinked: true, roles: &roles{forces: 2, loss: LossServeStale}},
 	{name: "two extents, one of them held", extents: 2, writes: both(1), cuts: 1, roles: &roles{takes: 1}},
+	{name: "forced too late", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1, forces: 1, late: true}},
+	{name: "forced too late, stale data served", extents: 1, writes: both(1), owner: 1, unlinked: true, roles: &roles{takes: 1, forces: 1, late: true, loss: LossServeStale}},
+	{name: "forced too late, process crash", extents: 1, writes: both(1), pc: 1, unlinked: true, roles: &roles{takes: 1, forces: 1, late: true}},
+	{name: "forced too late, owned, slow disk", extents: 1, writes: both(1), owner: 2, unlinked: true, slowDisk: true, roles: &roles{takes: 1, forces: 1, late: true}},
+	{name: "forced too late, back and apart", extents: 1, writes: [2]int{1, 2}, cuts: 1, unlinked: true, roles: &roles{takes: 1, forces: 1, joins: 1, late: true}},
 	{name: "both forced", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{forces: 2, loss: LossServeStale}},
 }
 
@@ -380,6 +421,9 @@ func TestRoleMutations(t *testing.T) {
 		{name: "stale data served before it is logged", mut: takenUnlogged, extents: 1, reads: [2]int{1, 0}, owner: 2, unlinked: true, roles: &roles{loss: LossServeStale, begin: xAlone}},
 		{name: "taken over without a jump of the turn", mut: takenQuietly, extents: 1, writes: [2]int{1, 0}, owner: 2, unlinked: true, roles: &roles{loss: LossServeStale, begin: xAlone}},
 		{name: "settled over what was written alone", mut: settleOver, extents: 1, writes: [2]int{1, 0}, cuts: 1, owner: 2, roles: &roles{takes: 1, loss: LossServeStale}},
+		{name: "a forced replica joins before that is agreed upon", mut: joinsForced, extents: 1, writes: both(1), cuts: 1, roles: &roles{takes: 1, forces: 1, late: true}},
+		{name: "a fork wins", mut: forkForgotten, extents: 1, writes: both(1), cuts: 1, roles: &roles{takes: 1, forces: 1, late: true}},
+		{name: "what a fork has served is not kept", mut: forkUnkept, extents: 1, writes: both(1), owner: 2, unlinked: true, roles: &roles{takes: 1, forces: 1, late: true}},
 	} {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
 			s.max = 200000

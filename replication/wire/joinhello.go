@@ -7,7 +7,7 @@ package wire
 //	16  16  history
 //	32   8  size
 //	40   4  extent size
-//	44   1  bit 0 preferred, 1 blank, 2 crashed, 3 restarted, 4 alone; others 0
+//	44   1  bit 0 preferred, 1 blank, 2 crashed, 3 restarted, 4 alone, 5 fork; others 0
 //	45   8  committed
 //	53   8  prepared
 //	61  16  proposal
@@ -34,6 +34,7 @@ type JoinHello struct {
 	Term       uint64   // of the last change of who serves that the sender knows
 	TermID     [16]byte // random: tells apart two changes that were made at once
 	AloneTerm  uint64   // the last Term in which it served alone since it last joined; 0: it did not
+	Fork       bool     // and what it served then is not what the cluster has agreed upon
 }
 
 const joinHelloSize = 121
@@ -51,7 +52,7 @@ func (m *JoinHello) appendBody(b *Batch) {
 	b.bytes(m.History[:])
 	b.u64(m.Size)
 	b.u32(m.ExtentSize)
-	b.u8(joinFlags(m.Preferred, m.Blank, m.Crashed, m.Restarted, m.Alone))
+	b.u8(joinFlags(m.Preferred, m.Blank, m.Crashed, m.Restarted, m.Alone, m.Fork))
 	b.u64(m.Committed)
 	b.u64(m.Prepared)
 	b.bytes(m.Proposal[:])
@@ -68,10 +69,11 @@ func (m *JoinHello) parseBody(p *parser) {
 	m.Size = p.u64()
 	m.ExtentSize = p.u32()
 	f := p.u8()
-	if f > 31 {
+	if f > 63 {
 		p.fail("unknown flags %#02x", f)
 	}
 	m.Preferred, m.Blank, m.Crashed, m.Restarted, m.Alone = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0, f&16 != 0
+	m.Fork = f&32 != 0
 	m.Committed = p.u64()
 	m.Prepared = p.u64()
 	m.Proposal = p.array16()

@@ -10,6 +10,10 @@ type JoinRefuse struct{ Reason string }
 // ReasonAbsent is the reason when the LUN is not open at the sender, or not yet.
 const ReasonAbsent = "the LUN is not open there"
 
+// ReasonForced is the reason when an operator had the sender serve alone, and the cluster
+// has not agreed upon that, or upon something else, yet. The sender comes again when it has.
+const ReasonForced = "it was forced to serve alone, and the cluster has not agreed to that yet"
+
 // Kind implements Message.
 func (*JoinRefuse) Kind() Kind            { return KindJoinRefuse }
 func (*JoinRefuse) check() error          { return nil }

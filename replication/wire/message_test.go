@@ -82,9 +82,10 @@ func TestMessages(t *testing.T) {
 			hex: `101112131415161718191a1b1c1d1e1f 202122232425262728292a2b2c2d2e2f 0000010000000000 00010000 15
 				0000000000000003 0000000000000004 303132333435363738393a3b3c3d3e3f 0000020000000000 00001000
 				0000000000000005 404142434445464748494a4b4c4d4e4f 0000000000000006`,
-			corrupt: map[string]string{"unknown flag": zeros(44) + "20" + zeros(76), "short": zeros(120), "long": zeros(122)},
+			corrupt: map[string]string{"unknown flag": zeros(44) + "40" + zeros(76), "short": zeros(120), "long": zeros(122)},
 		},
 		{m: &JoinHello{Blank: true, Restarted: true}, hex: zeros(44) + "0a" + zeros(76)},
+		{m: &JoinHello{Fork: true}, hex: zeros(44) + "20" + zeros(76)},
 		{m: &JoinMap{Last: true, Data: []byte{1, 2}}, hex: `01 0102`, corrupt: map[string]string{"flag": `02`, "empty": ``}},
 		{m: &JoinMap{}, hex: `00`},
 		{m: &JoinPrepared{Join: 7}, hex: `0000000000000007`, corrupt: map[string]string{"short": `00`}},
