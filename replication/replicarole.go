@@ -46,15 +46,22 @@ type Standing struct {
 	ID      [16]byte // and its name
 	Join    uint64   // number of the last join in effect; 0: there was none
 	HasData bool     // it was joined, or has begun the LUN's history
-	Stale   uint64   // extents whose newest data is, or may be, at the other replica only
 }
 
-// Standing is the replica's now.
+// Standing is that of the replica now.
 func (r *Replica) Standing() Standing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	role := r.engine.Role()
-	return Standing{role.Term, role.ID, r.engine.LastJoin(), r.engine.HasData(), r.engine.Missing()}
+	return Standing{role.Term, role.ID, r.engine.LastJoin(), r.engine.HasData()}
+}
+
+// Missing counts the extents whose newest data may be at the other replica only. It looks
+// at all of them.
+func (r *Replica) Missing() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.engine.Missing()
 }
 
 // Joined tells whether the two replicas are joined, durably at both, and the number of the

@@ -54,8 +54,8 @@ type Leave struct{ Steps }
 
 // ForceAlone makes known that an operator had a node serve alone, in ForcedTerm of the
 // terms in the steps, without the cluster's agreement. If nothing was agreed upon since,
-// that is how it stays. Otherwise what the others serve stays, and this node's version
-// becomes a fork.
+// or only that this node serves alone, that is how it stays. Otherwise what the others
+// serve stays, and this node's version becomes a fork.
 type ForceAlone struct{ Steps }
 
 // Kind is "take-alone".
@@ -112,8 +112,13 @@ func (b *Leave) apply(c *change) error {
 }
 
 func (b *ForceAlone) apply(c *change) error {
-	c.fork(b)
-	return c.steps(&b.Steps, Alert, "was forced to serve alone", func(l *LUN, s Step) string {
+	steps := b.Steps
+	steps.LUNs = slices.Clone(steps.LUNs)
+	for i := range steps.LUNs {
+		c.adopt(b, &steps.LUNs[i])
+	}
+	c.fork(b, steps.LUNs)
+	return c.steps(&steps, Alert, "was forced to serve alone", func(l *LUN, s Step) string {
 		if !l.Has(b.Node) {
 			return "it has no replica of it"
 		}
@@ -186,10 +191,20 @@ func (c *change) serve(l *LUN, term uint64, epoch UUID, nodes ...NodeID) {
 	c.note(ServingChanged{l.ID})
 }
 
+// adopt has a step count for the present term if all that was decided since its own is that
+// its node serves alone, before that knew it: nobody else has served meanwhile.
+func (c *change) adopt(b *ForceAlone, s *Step) {
+	l, found := c.LUN(s.LUN)
+	known, _ := l.Descends(Epoch{ForcedTerm(s.Term), b.Epoch})
+	if found && !known && l.Alone(b.Node) && s.Term < l.Term && l.Term < ForcedTerm(s.Term) {
+		s.Term = l.Term
+	}
+}
+
 // fork remembers the forced take-overs that come too late.
-func (c *change) fork(b *ForceAlone) {
+func (c *change) fork(b *ForceAlone, steps []Step) {
 	var names []string
-	for _, s := range b.LUNs {
+	for _, s := range steps {
 		l, found := c.LUN(s.LUN)
 		e := Epoch{ForcedTerm(s.Term), b.Epoch}
 		known, _ := l.Descends(e)

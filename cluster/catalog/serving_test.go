@@ -68,6 +68,11 @@ func TestServing(t *testing.T) {
 			b forces 2 | b @4294967296
 			b takes 4294967296 | b @4294967297
 			a forces 4294967297 | a @8589934592`},
+		{"forced, when it was to serve alone already", `
+			b takes 1  | b @2
+			b takes 2  | b @3
+			b forces 1 | b @4294967296
+			b forces 1 ! its term is 4294967296, not 1`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := cluster(t)

@@ -9,7 +9,7 @@ func (m *Machine) settle(l *lun) {
 	if m.covers(l) {
 		l.good = max(l.good, m.lease.asked)
 	}
-	if !l.alone() || l.free || l.offered || l.behind() || m.now < l.aloneFrom {
+	if !l.alone() || l.free || l.offered || l.behind() || l.memo.What == Forced || m.now < l.aloneFrom {
 		return
 	}
 	l.free = true
@@ -22,7 +22,7 @@ func (m *Machine) heard() bool {
 }
 
 func (m *Machine) remember(l *lun, what What) {
-	l.memo = Memo{l.term, what}
+	l.memo = Memo{Term: l.term, What: what}
 	l.writing++
 	m.do(Remember{l.id, l.memo})
 }
@@ -32,6 +32,7 @@ func (m *Machine) remember(l *lun, what What) {
 // joined is no sign of life: a line that was cut is noticed late.
 func (m *Machine) offer(l *lun) {
 	switch {
+	case l.memo.What == Forced:
 	case l.free && l.joined && !l.asking && m.heard():
 		l.asking = true
 		m.remember(l, Offered)
@@ -49,9 +50,13 @@ func (m *Machine) remembered(e Remembered) {
 		return
 	}
 	l.writing--
+	if e.Memo.What == Forced {
+		l.forced = l.forced || e.Memo == l.memo
+		return
+	}
 	l.durable = max(l.durable, e.Memo.Term)
 	last := l.writing == 0 || m.cfg.mutation == offersEarly
-	if !l.asking || !last || e.Memo != (Memo{l.term, Offered}) {
+	if !l.asking || !last || e.Memo != (Memo{Term: l.term, What: Offered}) {
 		return
 	}
 	l.asking, l.offered, l.again = false, true, 0
@@ -70,6 +75,8 @@ func (m *Machine) setRole(l *lun) {
 
 func (m *Machine) roleOf(l *lun) Role {
 	switch {
+	case l.memo.What == Forced:
+		return m.forcedRole(l)
 	case l.behind() && l.memo.What == Alone:
 		return Role{Term: l.memo.Term, Serve: ByItself, When: Always, Free: true}
 	case l.behind(), l.leaving:
@@ -103,6 +110,8 @@ func (m *Machine) propose() {
 		l.again = m.now + Time(m.settings.Heartbeat)
 		step := catalog.Step{LUN: l.id, Term: l.term}
 		switch kind {
+		case ForceAlone:
+			step.Term = l.memo.From
 		case TakeAlone:
 			l.taking = true
 		case JoinBoth:
@@ -110,7 +119,7 @@ func (m *Machine) propose() {
 		}
 		due[kind] = append(due[kind], step)
 	}
-	for _, kind := range []Kind{TakeAlone, JoinBoth, Leave} {
+	for _, kind := range []Kind{TakeAlone, JoinBoth, Leave, ForceAlone} {
 		if len(due[kind]) > 0 {
 			m.do(Propose{kind, due[kind]})
 		}
@@ -121,6 +130,8 @@ func (m *Machine) propose() {
 func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
 	lost := m.now >= m.lostFrom(l)
 	switch {
+	case l.memo.What == Forced:
+		return ForceAlone, l.forced && l.term >= l.memo.From && m.applied > 0
 	case l.behind() || !l.mine:
 		return 0, false
 	case l.taking:

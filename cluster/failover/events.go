@@ -28,6 +28,10 @@ type Grant struct {
 type Memo struct {
 	Term uint64
 	What What
+
+	// Of Forced.
+	From  uint64       // the term that lasted, as far as the node knew
+	Epoch catalog.UUID // names Term, which nobody has agreed upon
 }
 
 // What is what a Memo says of its term.
@@ -43,6 +47,9 @@ const (
 	// Offered: it served alone and may have proposed that both serve. The term may be
 	// over without this node knowing it.
 	Offered
+	// Forced: an operator has it serve alone in this term, catalog.ForcedTerm of From, and
+	// it does not know yet what the cluster makes of that.
+	Forced
 )
 
 // Event is something that has happened. See Machine.Step.
@@ -88,6 +95,12 @@ type (
 	// been moved away, and the other node has been told of all that it needs, over the
 	// connection on which it is asked for leases. It may be repeated.
 	Drained struct{ LUN catalog.UUID }
+	// Force: an operator has this node serve alone, since the other one is off and the
+	// cluster cannot agree on anything. Nothing comes of it if it does so already.
+	Force struct {
+		LUN   catalog.UUID
+		Epoch catalog.UUID // random; the name of the term that begins
+	}
 )
 
 func (Known) isEvent()      {}
@@ -99,6 +112,7 @@ func (Joined) isEvent()     {}
 func (Parted) isEvent()     {}
 func (Remembered) isEvent() {}
 func (Drained) isEvent()    {}
+func (Force) isEvent()      {}
 
 // Action is something that the owner has to do.
 type Action interface{ isAction() }
@@ -146,6 +160,7 @@ const (
 	TakeAlone Kind = iota
 	JoinBoth
 	Leave
+	ForceAlone // by the Epoch of the LUN's Memo
 )
 
 // Role is how a node serves a LUN.
@@ -160,6 +175,8 @@ type Role struct {
 	// Free: this node serves by itself, and the other one answers no host any more,
 	// whatever becomes of it. Only then may it go on without the other's replica.
 	Free bool
+	// Forced: by the word of an operator, and the cluster has not agreed to it yet.
+	Forced bool
 }
 
 // Serve is with whom a node serves.

@@ -136,6 +136,9 @@ func (x *explored) lineMoves(i int, fault func(kind, name string, do func(*explo
 	case l.alone():
 		fault("join", name+" is joined", func(x *explored) { x.step(i, Joined{id, 1}) })
 	}
+	if !x.paused[i] && x.mayForce(i) {
+		fault("force", name+" IS FORCED, the other one is off", func(x *explored) { x.paused[1-i] = true; x.force(i) })
+	}
 	if l != nil && l.mine && l.peers && !x.paused[i] {
 		fault("drain", name+" is drained", func(x *explored) { x.step(i, Drained{id}) })
 	}
@@ -196,7 +199,20 @@ var scopes = []scope{
 	{"take over and crash", "cut deaf crash", 3, 14, leased, []mutation{forgets}},
 	{"back again", "cut join part deaf quorum", 3, 16, aAlone, nil},
 	{"back again and crash", "join crash deaf slow part", 4, 8, aAlone, nil},
+	{"forced", "force pause deaf quorum slow", 3, 10, leased, []mutation{forcesEarly}},
+	{"forced and crash", "force crash pause quorum", 3, 8, leased, []mutation{forgetsForce}},
+	{"forced too late", "force pause deaf cut crash", 4, 6, bCutOff, []mutation{forkServes}},
 	{"drain", "cut drain deaf crash", 3, 12, leased, nil},
+}
+
+// bCutOff: node b is cut off, and knows only of the term that both served; a has taken over.
+func bCutOff(x *explored) {
+	x.pass(4)
+	x.cut, x.deaf[1] = [2]bool{true, true}, true
+	x.pass(14)
+	if r := x.n[0].roles[lunID(0)]; r.Serve != ByItself || r.When != Always {
+		panic("a does not serve alone")
+	}
 }
 
 // leased: both nodes serve together.

@@ -55,7 +55,7 @@ const askBackPart = 8
 // restarted, may go on so at once, and has not come to that in the log yet.
 func (m *Machine) withheld() bool {
 	for _, l := range m.luns {
-		if l.taking && l.peers || l.behind() && m.cfg.mutation != grantsBehind {
+		if l.taking && l.peers || (l.behind() || l.memo.What == Forced) && m.cfg.mutation != grantsBehind {
 			return true
 		}
 	}

@@ -91,6 +91,7 @@ type lun struct {
 	asking bool // a Remember is under way, after which it offers
 
 	memo    Memo   // as it is on disk, or under way there
+	forced  bool   // it is Forced, and that is on disk
 	durable uint64 // the highest term that is on disk
 	writing int    // how many Remembers are under way
 	role    Role   // as it was told
@@ -114,7 +115,7 @@ func (m *Machine) Step(now Time, ev Event) []Action {
 	m.now, m.actions = max(m.now, now), nil
 	switch e := ev.(type) {
 	case Known:
-		m.luns[e.LUN] = &lun{id: e.LUN, memo: e.Memo, durable: e.Memo.Term}
+		m.luns[e.LUN] = m.known(e)
 	case Tick:
 	case Asked:
 		m.asked(e.Request)
@@ -139,6 +140,8 @@ func (m *Machine) Step(now Time, ev Event) []Action {
 			}
 			l.leaving, l.again = true, 0
 		}
+	case Force:
+		m.force(e)
 	}
 	m.advance()
 	return m.actions
@@ -193,13 +196,19 @@ func (m *Machine) update(c *catalog.LUN) {
 		m.luns[c.ID] = l
 	}
 	l.preferred = c.Preferred == m.cfg.Self
+	m.begin(l, c)
+	m.judge(l, c)
+}
+
+// begin takes over a new term.
+func (m *Machine) begin(l *lun, c *catalog.LUN) {
 	if c.Term <= l.term {
 		return
 	}
 	next := &lun{
 		id: l.id, term: c.Term, decided: c.Decided, preferred: l.preferred,
 		mine: c.Serves(m.cfg.Self), peers: c.Serves(m.cfg.Peer),
-		joined: l.joined, join: l.join, memo: l.memo, durable: l.durable, writing: l.writing, role: l.role,
+		joined: l.joined, join: l.join, memo: l.memo, forced: l.forced, durable: l.durable, writing: l.writing, role: l.role,
 		aloneFrom: m.aloneFrom(l, c), good: m.now,
 	}
 	if next.memo.Term == next.term {
@@ -207,7 +216,7 @@ func (m *Machine) update(c *catalog.LUN) {
 		next.free = next.memo.What == Alone && next.alone()
 	}
 	*l = *next
-	if l.memo.Term < l.term {
+	if l.memo.What != Forced && l.memo.Term < l.term {
 		m.remember(l, Nothing)
 	}
 	m.hold(l)

@@ -34,7 +34,7 @@ func newScript(t *testing.T, mut mutation, memos ...Memo) *script {
 	s := &script{t, New(Config{Self: "a", Peer: "b", Life: 7, Start: 10_000, mutation: mut}), 10_000}
 	for _, memo := range memos {
 		got := s.at(10_000, Known{lunID(0), memo})
-		if free := got == "alone in 4 free"; free != (memo.What == Alone) {
+		if free := strings.HasSuffix(got, fmt.Sprintf("alone in %d free", memo.Term)); free != (memo.What == Alone || memo.What == Forced) {
 			t.Errorf("the memo %v leads to %q", memo, got)
 		}
 	}
@@ -56,9 +56,9 @@ func (s *script) at(now Time, ev Event) string {
 		case Answer:
 			text = fmt.Sprintf("answer %d, applied %d, decided %d", a.Grant.Seq, a.Grant.Applied, a.Grant.Decided)
 		case Propose:
-			text = fmt.Sprintf("propose %s of %d", [...]string{"take", "join", "leave"}[a.Kind], a.LUNs[0].Term)
+			text = fmt.Sprintf("propose %s of %d", [...]string{"take", "join", "leave", "force"}[a.Kind], a.LUNs[0].Term)
 		case Remember:
-			text = fmt.Sprintf("remember %s in %d", [...]string{"nothing", "alone", "offered"}[a.Memo.What], a.Memo.Term)
+			text = fmt.Sprintf("remember %s in %d", [...]string{"nothing", "alone", "offered", "forced"}[a.Memo.What], a.Memo.Term)
 		}
 		did = append(did, text)
 	}
@@ -106,9 +106,16 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		ev   Event
 		want string
 	}
-	wrote := func(term uint64, what What) Event { return Remembered{lunID(0), Memo{term, what}} }
+	wrote := func(term uint64, what What) Event { return Remembered{lunID(0), Memo{Term: term, What: what}} }
 	answer := func(seq, applied, decided uint64) Event { return Granted{Grant{7, seq, applied, decided, 1000}} }
 	asks := Asked{Request{9, 4}}
+	forced := Memo{Term: 1 << 32, What: Forced, From: 1, Epoch: catalog.UUID{9}}
+	tells := func(index, term, decided uint64, chain, forks []catalog.Epoch, serving ...catalog.NodeID) Event {
+		e := applied(index, term, decided, serving...)
+		e.LUNs[0].Chain, e.LUNs[0].Forks = chain, forks
+		return e
+	}
+	epoch := []catalog.Epoch{{Term: forced.Term, ID: forced.Epoch}}
 	for name, s := range map[string]struct {
 		memos []Memo
 		lines []line
@@ -148,23 +155,23 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 			{10_280, Joined{lunID(0), 3}, ""},
 			{12_000, Tick{}, "ask 4"},
 		}},
-		"alone before the restart": {[]Memo{{4, Alone}}, []line{
+		"alone before the restart": {[]Memo{{Term: 4, What: Alone}}, []line{
 			{10_000, applied(5, 3, 5, "a", "b"), "ask 1"},
 			{10_010, asks, ""},
 			{10_020, applied(9, 4, 9, "a"), "ask 2"},
 			{10_030, asks, "answer 4, applied 9, decided 9"},
 		}},
-		"offered before the restart": {[]Memo{{4, Offered}}, []line{
+		"offered before the restart": {[]Memo{{Term: 4, What: Offered}}, []line{
 			{10_000, applied(9, 4, 9, "a"), "alone in 4 held; propose take of 4; ask 1"},
 			{11_030, Tick{}, "propose take of 4; ask 2"},
 			{11_040, applied(10, 5, 10, "a"), "remember nothing in 5; alone in 5 held; remember alone in 5; alone in 5 free; ask 3"},
 		}},
-		"alone, and the memo does not say so": {[]Memo{{4, Nothing}}, []line{
+		"alone, and the memo does not say so": {[]Memo{{Term: 4, What: Nothing}}, []line{
 			{10_000, applied(9, 4, 9, "a"), "alone in 4 held; ask 1"},
 			{11_020, Tick{}, "ask 2"},
 			{11_021, Tick{}, "remember alone in 4; alone in 4 free"},
 		}},
-		"the joined part before it is offered": {[]Memo{{4, Alone}}, []line{
+		"the joined part before it is offered": {[]Memo{{Term: 4, What: Alone}}, []line{
 			{10_000, applied(9, 4, 9, "a"), "ask 1"},
 			{10_005, answer(1, 8, 8), "lease until 11000"},
 			{10_010, Joined{lunID(0), 3}, "remember offered in 4"},
@@ -187,6 +194,34 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 			{10_021, Drained{lunID(0)}, ""},
 			{10_025, answer(2, 5, 5), "lease until 11020; propose leave of 1"},
 			{10_030, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; ask 3"},
+		}},
+		"forced": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, wrote(1, Nothing), ""},
+			{10_020, Force{lunID(0), forced.Epoch}, "remember forced in 4294967296; none in 1 held"},
+			{10_030, Force{lunID(0), catalog.UUID{8}}, ""}, // once is enough
+			{10_040, asks, "ask 2"}, // it has no lease itself
+			{10_050, Remembered{lunID(0), forced}, "alone in 4294967296 free; propose force of 1"},
+			{10_060, Joined{lunID(0), 3}, ""},
+			{10_300, Tick{}, "propose force of 1; ask 3"},
+			{10_310, tells(6, forced.Term, 6, epoch, nil, "a"), "remember alone in 4294967296; alone in 4294967296 free; ask 4"},
+			{10_320, asks, "answer 4, applied 5, decided 6"}, // that is not on disk yet
+		}},
+		"forced before the restart, and it had taken over": {[]Memo{forced}, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "propose force of 1; ask 1"},
+			{10_010, asks, ""},
+			{10_020, applied(6, 2, 6, "a"), "remember forced in 4294967296; propose force of 2; ask 2"},
+			{10_030, tells(7, forced.Term, 7, epoch, nil, "a"), "remember alone in 4294967296; alone in 4294967296 free; ask 3"},
+		}},
+		"forced too late": {[]Memo{forced}, []line{
+			{10_000, applied(6, 2, 6, "b"), "none in 4294967296 held; propose force of 1; ask 1"},
+			{10_010, asks, ""},
+			{10_020, tells(7, 2, 6, nil, epoch, "b"), "remember nothing in 2; none in 2 held; ask 2"},
+			{10_030, wrote(2, Nothing), ""},
+			{10_040, asks, "answer 4, applied 7, decided 6"},
+		}},
+		"forced, as the other one was": {[]Memo{forced}, []line{
+			{10_000, tells(6, forced.Term, 6, []catalog.Epoch{{Term: forced.Term, ID: catalog.UUID{8}}}, nil, "b"), "none in 4294967296 held; propose force of 1; ask 1"},
 		}},
 		"removed": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},

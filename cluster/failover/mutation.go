@@ -18,4 +18,7 @@ const (
 	offersEarly           // that it was proposed is on disk, and then something older again
 	leavesBlind           // a node leaves before the other one has heard that it has everything
 	losesDeaf             // a node that is not in the set any more goes on
+	forcesEarly           // a node that is forced serves before that is on disk
+	forgetsForce          // a restarted node does not know that it was forced
+	forkServes            // a node that was forced too late goes on
 )

@@ -81,7 +81,7 @@ func (s *sim) faults() {
 		return
 	}
 	i := s.rnd.Intn(2)
-	switch s.rnd.Intn(6) {
+	switch s.rnd.Intn(7) {
 	case 0:
 		s.cut[i] = !s.cut[i]
 		s.tell("messages to %s are lost: %t", names[i], s.cut[i])
@@ -95,6 +95,12 @@ func (s *sim) faults() {
 	case 4:
 		s.quorum = s.chance(80)
 		s.tell("quorum: %t", s.quorum)
+	case 6:
+		if s.chance(30) && s.mayForce(i) && !s.paused[i] {
+			s.tell("%s is forced, and %s off", names[i], names[1-i])
+			s.paused[1-i] = true
+			s.force(i)
+		}
 	case 5:
 		if s.chance(s.crashy) {
 			// Mostly it lacks only a few entries, and is soon where it was.
@@ -234,6 +240,7 @@ func TestMutations(t *testing.T) {
 	for name, mut := range map[string]mutation{
 		"fromAnswer": fromAnswer, "grantsOn": grantsOn, "grantsBlind": grantsBlind, "grantsAhead": grantsAhead,
 		"grantsUnread": grantsUnread, "forgets": forgets, "noWait": noWait, "offersFree": offersFree, "losesDeaf": losesDeaf,
+		"forcesEarly": forcesEarly, "forgetsForce": forgetsForce, "forkServes": forkServes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range int64(4 * *simRuns) {

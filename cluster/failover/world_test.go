@@ -23,6 +23,9 @@ type world struct {
 	rates [2]int64 // of the nodes' clocks, in hundredths
 	grace Time     // Config.Grace
 
+	forced [2]bool // a node was, once
+	served [2]bool // and has answered by that
+
 	time      int64
 	log       string // agreed commands, encoded by entry.text
 	proposals []entry
@@ -131,9 +134,15 @@ func body(text string) catalog.Body {
 		return &catalog.TakeAlone{Steps: s}
 	case JoinBoth:
 		return &catalog.JoinBoth{Steps: s}
+	case ForceAlone:
+		s.Epoch = forcedEpoch(node)
+		return &catalog.ForceAlone{Steps: s}
 	}
 	return &catalog.Leave{Steps: s}
 }
+
+// forcedEpoch names the term that a node is forced to begin; it is so once at most.
+func forcedEpoch(node int) catalog.UUID { return catalog.UUID{3, byte(node)} }
 
 // upTo is the first entries of a log.
 func upTo(log string, entries int) string {
@@ -280,11 +289,61 @@ func (w *world) answers(i int, lun catalog.UUID) bool {
 // broken is what check finds.
 type broken string
 
-// check is the promise: two nodes answer only together, in one term.
+// mayForce tells whether an operator who keeps his promise may force a node: the other one
+// is off, and will not go on by itself when it is on again.
+func (w *world) mayForce(i int) bool {
+	l := w.n[i].m.luns[lunID(0)]
+	c, _ := stateAfter(w.log).LUN(lunID(0))
+	return w.n[i].born && !w.forced[i] && w.decided(1-i) && l != nil && !l.free && !(c.Alone(names[1-i]) && c.Term <= max(l.term, l.memo.Term))
+}
+
+// force forces a node; the other one goes off, and has to be started again.
+func (w *world) force(i int) {
+	w.forced[i] = true
+	w.boot(1-i, w.n[1-i].applied, w.clock(1-i))
+	w.step(i, Force{lunID(0), forcedEpoch(i)})
+}
+
+// late tells whether node i was forced too late, and cannot know it yet.
+func (w *world) late(i int, id catalog.UUID) bool {
+	if !w.n[i].roles[id].Forced {
+		return false
+	}
+	from := w.n[i].m.luns[id].memo.From
+	over := func(entries int) bool {
+		l, _ := stateAfter(upTo(w.log, entries)).LUN(id)
+		return l.Term > from && !l.Alone(names[i])
+	}
+	return over(w.entriesOf()) && !(w.n[i].born && over(w.n[i].applied))
+}
+
+// checkForced: what a node has served by the word of an operator is not forgotten before the
+// cluster knows of it.
+func (w *world) checkForced(i int) {
+	id := lunID(0)
+	r := w.n[i].roles[id]
+	w.served[i] = w.served[i] || r.Forced && w.answers(i, id)
+	if w.served[i] && w.n[i].disk[id].What != Forced && !w.decided(i) {
+		panic(broken(fmt.Sprintf("%s has served by force, and nobody knows", names[i])))
+	}
+}
+
+// decided tells whether the cluster has made up its mind about a node that was forced; or
+// it was not.
+func (w *world) decided(i int) bool {
+	c, _ := stateAfter(w.log).LUN(lunID(0))
+	known := func(e catalog.Epoch) bool { return e.ID == forcedEpoch(i) }
+	return !w.forced[i] || slices.ContainsFunc(c.Chain, known) || slices.ContainsFunc(c.Forks, known)
+}
+
+// check is the promise: two nodes answer only together, in one term; but for one that was
+// forced too late, and does not know it yet.
 func (w *world) check() {
+	w.checkForced(0)
+	w.checkForced(1)
 	for k := range w.luns {
 		id := lunID(k)
-		if !w.answers(0, id) || !w.answers(1, id) {
+		if !w.answers(0, id) || !w.answers(1, id) || w.late(0, id) || w.late(1, id) {
 			continue
 		}
 		a, b := w.n[0].roles[id], w.n[1].roles[id]
@@ -335,6 +394,7 @@ func (w *world) key() string {
 		num(v)
 	}
 	num(w.time, int64(len(w.log)))
+	flag(w.forced[0], w.forced[1], w.served[0], w.served[1])
 	b = append(b, w.log...)
 	for _, p := range w.proposals {
 		b = append(b, p.text()...)
@@ -365,8 +425,9 @@ func (w *world) key() string {
 			memo(num, n.disk[id])
 			r := n.roles[id]
 			num(-2, int64(r.Term), int64(r.Serve), int64(r.When))
+			flag(r.Forced)
 			if l := m.luns[id]; l != nil {
-				flag(l.mine, l.peers, l.taking, l.offered, l.leaving, l.free, l.joined, l.asking)
+				flag(l.mine, l.peers, l.taking, l.offered, l.leaving, l.free, l.joined, l.asking, l.forced)
 				num(int64(l.term), int64(l.writing), int64(l.durable), int64(l.decided), int64(l.aloneFrom), int64(l.good), int64(l.again), int64(l.left))
 				memo(num, l.memo)
 			}
@@ -379,4 +440,6 @@ func (w *world) key() string {
 	return string(b)
 }
 
-func memo(num func(...int64), m Memo) { num(int64(m.Term), int64(m.What)) }
+func memo(num func(...int64), m Memo) {
+	num(int64(m.Term), int64(m.What), int64(m.From), int64(m.Epoch[1]))
+}
