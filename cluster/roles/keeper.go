@@ -97,8 +97,9 @@ type lun struct {
 	apart   bool                 // a Tied role found the replicas parted, and the Machine has not heard of it
 	joined  bool                 // as the Machine knows it
 	join    uint64
-	unfit   time.Time // since when there is no replica that works; zero: there is one
-	retired bool      // hosts are to go to the other node, which serves, too
+	unfit   time.Time          // since when there is no replica that works; zero: there is one
+	retired bool               // hosts are to go to the other node, which serves, too
+	loss    catalog.LossPolicy // that an operator has given who had this node serve alone; empty: that of the catalog
 	lease   Lease
 }
 
@@ -216,12 +217,12 @@ func (k *Keeper) follow() {
 func (k *Keeper) place(c catalog.LUN, changed map[*pair][]catalog.LUN, gone map[*pair][]catalog.UUID) {
 	l := k.luns[c.ID]
 	if l == nil {
-		l = &lun{id: c.ID}
+		l = &lun{id: c.ID, loss: k.memos[c.ID].Loss}
 		l.lease.clock = k.cfg.Clock
 		k.luns[c.ID] = l
 	}
 	was := l.pair
-	known := l.catalog.Term == c.Term && l.catalog.Preferred == c.Preferred && was != nil
+	known := l.catalog.Term == c.Term && l.catalog.Preferred == c.Preferred && slices.Equal(l.catalog.Forks, c.Forks) && was != nil
 	policy := l.catalog.Loss != c.Loss
 	l.catalog = c
 	l.pair = k.pairWith(c.Other(k.cfg.Self))
@@ -279,7 +280,7 @@ func (k *Keeper) setRole(l *lun, r failover.Role) {
 	if l.replica == nil {
 		return
 	}
-	joined, err := l.replica.SetRole(k.wordOf(l, r))
+	joined, err := l.replica.SetRole(k.judged(l, k.wordOf(l, r)))
 	switch {
 	case errors.Is(err, replication.ErrReplicaClosed):
 		return
@@ -295,7 +296,10 @@ func (k *Keeper) setRole(l *lun, r failover.Role) {
 // wordOf is a role as the replica takes it. A node that is alone in the set, and not free
 // yet, cannot go on without the other replica: that may still be served.
 func (k *Keeper) wordOf(l *lun, r failover.Role) coherence.Role {
-	w := coherence.Role{Term: r.Term, ID: k.epoch(l, r.Term), Serve: coherence.ServeBoth}
+	w := coherence.Role{Term: r.Term, ID: k.epoch(l, r.Term), Serve: coherence.ServeBoth, Forced: r.Forced}
+	if r.Forced {
+		w.ID = k.memos[l.id].ID
+	}
 	switch {
 	case r.Serve == failover.None:
 		w.Serve = coherence.ServeNone
@@ -304,7 +308,7 @@ func (k *Keeper) wordOf(l *lun, r failover.Role) coherence.Role {
 	case r.Tied:
 		w.Serve, w.Tied = coherence.ServeAlone, true
 	}
-	if l.catalog.Loss == catalog.ServeStale {
+	if k.lossOf(l, r) == catalog.ServeStale {
 		w.Loss = coherence.LossServeStale
 	}
 	w.New = l.catalog.Term == 1 && len(l.catalog.Replicas) == 1
@@ -479,7 +483,10 @@ func (k *Keeper) sortedPairs() (all []*pair) {
 // remember has a memo written, in the place of the one before; pair's Machine is told when
 // it is durable.
 func (k *Keeper) remember(p *pair, l *lun, m failover.Memo) {
-	next := memo{m.Term, k.epoch(l, m.Term), m.What}
+	next := memo{Term: m.Term, ID: k.epoch(l, m.Term), What: m.What}
+	if m.What == failover.Forced {
+		next.ID, next.From, next.Loss = m.Epoch, m.From, l.loss
+	}
 	if p == nil && k.memos[l.id] == next {
 		return
 	}

@@ -17,21 +17,48 @@ type memo struct {
 	Term uint64        `json:"term"`
 	ID   catalog.UUID  `json:"id"`
 	What failover.What `json:"what"`
+
+	// Of failover.Forced.
+	From uint64             `json:"from,omitempty"` // the term that lasted
+	Loss catalog.LossPolicy `json:"loss,omitempty"` // in the place of the catalog's; empty: that counts
 }
 
-func (m memo) plain() failover.Memo { return failover.Memo{Term: m.Term, What: m.What} }
+func (m memo) plain() failover.Memo {
+	p := failover.Memo{Term: m.Term, What: m.What}
+	if m.What == failover.Forced {
+		p.From, p.Epoch = m.From, m.ID
+	}
+	return p
+}
+
+// check looks whether a memo can be one of a file of some version.
+func (m memo) check(version int) error {
+	forced := m.What == failover.Forced
+	switch {
+	case m.Term == 0, m.What > failover.Forced, forced && version < 2,
+		forced != (m.From != 0), forced && m.Term != catalog.ForcedTerm(m.From),
+		m.Loss != "" && !(forced && (m.Loss == catalog.Hold || m.Loss == catalog.ServeStale)):
+		return fmt.Errorf("memo %v of term %d, from %d, loss policy %q", m.What, m.Term, m.From, m.Loss)
+	}
+	return nil
+}
 
 // A memo file is one line of JSON for all LUNs, and one with its CRC-32C:
 //
-//	{"version":1,"luns":{"UUID":{"term":3,"id":"UUID","what":1}, …}}
+//	{"version":2,"luns":{"UUID":{"term":3,"id":"UUID","what":1}, …}}
 //	0f1e2d3c
+//
+// Version 1 did not know failover.Forced, with "from" and "loss".
 type memoFile struct {
 	Version int                   `json:"version"`
 	LUNs    map[catalog.UUID]memo `json:"luns"`
 }
 
+// memosVersion is what is written.
+const memosVersion = 2
+
 // maxMemos bounds a memo file, in bytes: twice what all LUNs that a cluster may have take.
-const maxMemos = 2 * catalog.MaxLUNs * 160
+const maxMemos = 2 * catalog.MaxLUNs * 200
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -62,12 +89,12 @@ func parseMemos(text []byte) (map[catalog.UUID]memo, error) {
 	if err := d.Decode(&f); err != nil {
 		return nil, err
 	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("it is of version %d, and this program knows version 1: it is older than the one before", f.Version)
+	if f.Version < 1 || f.Version > memosVersion {
+		return nil, fmt.Errorf("it is of version %d, and this program knows version %d: it is older than the one before", f.Version, memosVersion)
 	}
 	for lun, m := range f.LUNs {
-		if m.Term == 0 || m.What > failover.Offered {
-			return nil, fmt.Errorf("LUN %v: memo %v of term %d", lun, m.What, m.Term)
+		if err := m.check(f.Version); err != nil {
+			return nil, fmt.Errorf("LUN %v: %w", lun, err)
 		}
 	}
 	if f.LUNs == nil {
@@ -77,7 +104,7 @@ func parseMemos(text []byte) (map[catalog.UUID]memo, error) {
 }
 
 func encodeMemos(all map[catalog.UUID]memo) []byte {
-	line, err := json.Marshal(memoFile{1, all})
+	line, err := json.Marshal(memoFile{memosVersion, all})
 	if err != nil {
 		panic(err) // there is nothing in it that could fail
 	}

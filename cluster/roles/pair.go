@@ -20,7 +20,8 @@ type pair struct {
 	machine *failover.Machine
 	conn    replication.LinkConn // nil: the link is down
 	end     atomic.Int64         // of the lease, a failover.Time
-	under   [3]bool              // a proposal of this failover.Kind is under way
+	heard   time.Time            // when it last said something
+	under   [4]bool              // a proposal of this failover.Kind is under way
 }
 
 // pairWith finds or makes the pair with a node; "": there is none.
@@ -75,6 +76,7 @@ func (p *pair) Beat(c replication.LinkConn, m wire.Message) {
 	if p.conn != c {
 		return
 	}
+	p.heard = p.k.cfg.Runtime.Now()
 	switch m := m.(type) {
 	case *wire.LeaseRequest:
 		p.k.step(p, failover.Asked{Request: failover.Request{Life: m.Life, Seq: m.Seq}})
@@ -126,11 +128,15 @@ func (p *pair) send(m wire.Message) {
 
 // tell tells the operator what becomes of a LUN.
 func (k *Keeper) tell(l *lun, r failover.Role) {
-	if r.Serve == l.role.Serve && r.Term == l.role.Term && r.Free == l.role.Free {
+	if r.Serve == l.role.Serve && r.Term == l.role.Term && r.Free == l.role.Free && r.Forced == l.role.Forced {
 		return
 	}
 	what := "the other site serves the LUN alone"
 	switch {
+	case r.Forced && r.Serve == failover.None:
+		what = "this site was forced to serve the LUN alone, but others did meanwhile: it stops, and what it wrote will be salvaged"
+	case r.Forced:
+		what = "this site serves the LUN alone by the word of an operator; nobody has agreed to that yet"
 	case r.Serve == failover.Together:
 		what = "both sites serve the LUN"
 	case r.Free:
@@ -157,7 +163,20 @@ func (k *Keeper) propose(p *pair, a failover.Propose) {
 		return
 	}
 	p.under[a.Kind] = true
-	k.spawn("propose", func() { k.proposed(p, a.Kind, bodyOf(a.Kind, steps)) })
+	bodies := k.bodiesOf(a.Kind, steps)
+	k.spawn("propose", func() { k.proposed(p, a.Kind, bodies) })
+}
+
+// bodiesOf are the commands of a proposal: one, but that each LUN which this node was forced
+// to serve has a term with a name of its own.
+func (k *Keeper) bodiesOf(kind failover.Kind, steps catalog.Steps) (all []catalog.Body) {
+	if kind != failover.ForceAlone {
+		return []catalog.Body{bodyOf(kind, steps)}
+	}
+	for _, s := range steps.LUNs {
+		all = append(all, &catalog.ForceAlone{Steps: catalog.Steps{Node: steps.Node, Epoch: k.memos[s.LUN].ID, LUNs: []catalog.Step{s}}})
+	}
+	return all
 }
 
 func (k *Keeper) newEpoch() (id catalog.UUID) {
@@ -185,15 +204,26 @@ func bodyOf(kind failover.Kind, steps catalog.Steps) catalog.Body {
 }
 
 // proposed is the task of a proposal.
-func (k *Keeper) proposed(p *pair, kind failover.Kind, body catalog.Body) {
-	ctx, cancel := k.within(proposing)
-	defer cancel(nil)
-	if err := k.cfg.Propose(ctx, body); err != nil && k.ctx.Err() == nil {
-		k.cfg.Log.Info("who serves is not agreed upon yet", "proposal", body.Kind(), "peer", p.peer, "err", err)
+func (k *Keeper) proposed(p *pair, kind failover.Kind, bodies []catalog.Body) {
+	for _, body := range bodies {
+		inTime, err := k.proposeOne(body)
+		if err != nil && k.ctx.Err() == nil {
+			k.cfg.Log.Info("who serves is not agreed upon yet", "proposal", body.Kind(), "peer", p.peer, "err", err)
+		}
+		if !inTime {
+			break // the others would wait as long
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	p.under[kind] = false
+}
+
+func (k *Keeper) proposeOne(body catalog.Body) (inTime bool, err error) {
+	ctx, cancel := k.within(proposing)
+	defer cancel(nil)
+	err = k.cfg.Propose(ctx, body)
+	return ctx.Err() == nil, err
 }
 
 // within is a context that ends with the Keeper, or after a time by the Keeper's runtime.

@@ -1,0 +1,101 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twinlun/twinlun/cluster/catalog"
+	"github.com/twinlun/twinlun/cluster/failover"
+	"github.com/twinlun/twinlun/replication/coherence"
+)
+
+// Outlook is what a node knows of a LUN that it may be forced to serve alone.
+type Outlook struct {
+	LUN     catalog.LUN // as the catalog has it
+	Role    failover.Role
+	Peer    catalog.NodeID // with the other replica; empty: there is none
+	Linked  bool           // with the peer
+	Heard   time.Time      // when the peer last said something; zero: not since the start of this process
+	Open    bool           // this node's replica is, and works
+	HasData bool           // it has been joined, or has begun the LUN's history
+	Missing uint64         // extents whose newest data is, or may be, at the peer only
+}
+
+// Outlook is that of a LUN now.
+func (k *Keeper) Outlook(id catalog.UUID) (Outlook, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.luns[id]
+	if l == nil {
+		return Outlook{}, fmt.Errorf("LUN %v has no replica at this node", id)
+	}
+	o := Outlook{LUN: l.catalog, Role: l.role, Open: l.fit()}
+	if p := l.pair; p != nil {
+		o.Peer, o.Linked, o.Heard = p.peer, p.conn != nil, p.heard
+	}
+	if o.Open {
+		o.HasData, o.Missing = l.replica.Standing().HasData, l.replica.Missing()
+	}
+	return o, nil
+}
+
+// forcing is how often Force looks whether the node serves.
+const forcing = 10 * time.Millisecond
+
+// Force has this node serve a LUN alone by the word of an operator, whatever the other node
+// and the cluster say, and returns when it does. loss is what becomes of data that only the
+// other replica has, until the cluster has agreed to this; empty: as the catalog says. It
+// may be called again with another one.
+func (k *Keeper) Force(ctx context.Context, id catalog.UUID, loss catalog.LossPolicy) error {
+	if err := k.force(id, loss); err != nil {
+		return err
+	}
+	for {
+		if r, holds := k.Role(id); r.Free && holds {
+			return nil
+		}
+		if err := k.cfg.Runtime.Sleep(ctx, forcing); err != nil {
+			return fmt.Errorf("wait until LUN %v is served: %w", id, err)
+		}
+	}
+}
+
+func (k *Keeper) force(id catalog.UUID, loss catalog.LossPolicy) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.luns[id]
+	switch {
+	case l == nil || l.pair == nil:
+		return fmt.Errorf("LUN %v is not one of two replicas at this node", id)
+	case !l.fit():
+		return fmt.Errorf("the replica of LUN %s at this node is not open, or has failed", l.catalog.Name)
+	case !l.replica.Standing().HasData:
+		return fmt.Errorf("LUN %s: %w", l.catalog.Name, coherence.ErrNoData)
+	}
+	l.loss = loss
+	if m := k.memos[id]; m.What == failover.Forced {
+		k.remember(nil, l, m.plain())
+		k.setRole(l, l.given)
+		return nil
+	}
+	k.step(l.pair, failover.Force{LUN: id, Epoch: k.newEpoch()})
+	return nil
+}
+
+// lossOf is the loss policy of a LUN in a role.
+func (k *Keeper) lossOf(l *lun, r failover.Role) catalog.LossPolicy {
+	if r.Forced && l.loss != "" {
+		return l.loss
+	}
+	return l.catalog.Loss
+}
+
+// judged adds to a word what the catalog says of the term in which the replica is.
+func (k *Keeper) judged(l *lun, w coherence.Role) coherence.Role {
+	s := l.replica.Standing()
+	if _, forked := l.catalog.Descends(catalog.Epoch{Term: s.Term, ID: s.ID}); forked && !w.Forced {
+		w.Fork = s.ID
+	}
+	return w
+}
