@@ -181,7 +181,7 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 			{10_050, wrote(4, Alone), ""},
 			{10_060, wrote(4, Offered), "alone in 4 held; propose join of 4"}, // and the lease is still to come
 		}},
-		"joined, and not heard": {[]Memo{{4, Alone}}, []line{
+		"joined, and not heard": {[]Memo{{Term: 4, What: Alone}}, []line{
 			{10_000, applied(9, 4, 9, "a"), "ask 1"},
 			{10_005, answer(1, 9, 9), "lease until 11000"},
 			{10_500, Joined{lunID(0), 3}, "ask 2"},

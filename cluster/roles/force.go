@@ -20,6 +20,7 @@ type Outlook struct {
 	Open    bool           // this node's replica is, and works
 	HasData bool           // it has been joined, or has begun the LUN's history
 	Missing uint64         // extents whose newest data is, or may be, at the peer only
+	Loss    catalog.LossPolicy
 }
 
 // Outlook is that of a LUN now.
@@ -30,7 +31,7 @@ func (k *Keeper) Outlook(id catalog.UUID) (Outlook, error) {
 	if l == nil {
 		return Outlook{}, fmt.Errorf("LUN %v has no replica at this node", id)
 	}
-	o := Outlook{LUN: l.catalog, Role: l.role, Open: l.fit()}
+	o := Outlook{LUN: l.catalog, Role: l.role, Open: l.fit(), Loss: k.lossOf(l, l.role)}
 	if p := l.pair; p != nil {
 		o.Peer, o.Linked, o.Heard = p.peer, p.conn != nil, p.heard
 	}

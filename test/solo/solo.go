@@ -106,7 +106,9 @@ func (g *Group) NewToken(ctx context.Context, by string, life time.Duration) (st
 
 // Node is an api.Backend. It is in no cluster before Found.
 type Node struct {
-	Now func() time.Time // that commands have; to be set before there is a cluster
+	Now     func() time.Time // that commands have; to be set before there is a cluster
+	Refusal string           // of being forced to serve alone
+	Forced  []string         // LUNs that it was forced to serve alone, and loss policies
 
 	mu    sync.Mutex
 	group *Group
@@ -174,6 +176,24 @@ func (n *Node) SetVerification(v api.Verification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.verification = v
+}
+
+// Outlook implements api.Backend: of a node that cannot know much.
+func (n *Node) Outlook(_ context.Context, l catalog.LUN) (api.Outlook, error) {
+	heard := n.Now()
+	return api.Outlook{LUN: l.Name, Node: n.Group().Self(), Peer: l.Other(n.Group().Self()), Serving: l.Serving, Term: l.Term,
+		Stale: 3, Bytes: 3 * l.ExtentSize, Loss: string(l.Loss), Heard: &heard, Refusal: n.Refusal}, nil
+}
+
+// Force implements api.Backend.
+func (n *Node) Force(_ context.Context, l catalog.LUN, loss *catalog.LossPolicy) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Forced = append(n.Forced, l.Name)
+	if loss != nil {
+		n.Forced = append(n.Forced, string(*loss))
+	}
+	return nil
 }
 
 // Two makes a cluster of the nodes a, in paris, and b, in rome.

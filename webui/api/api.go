@@ -49,6 +49,7 @@ func Handler(b Backend, version string, log *slog.Logger) http.Handler {
 	a.tokens(h)
 	a.luns(h)
 	a.verifications(h)
+	a.force(h)
 	a.targets(h)
 	a.hosts(h)
 	a.groups(h)

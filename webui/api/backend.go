@@ -21,6 +21,12 @@ type Backend interface {
 	// Node is the node as it is now.
 	Node() NodeStatus
 	Verifier
+	// Outlook tells what may be lost if this node is forced to serve a LUN alone, of which
+	// it has a replica.
+	Outlook(ctx context.Context, l catalog.LUN) (Outlook, error)
+	// Force has it do so, and returns when it serves. loss is the policy until the cluster
+	// has agreed to that; nil: the LUN's.
+	Force(ctx context.Context, l catalog.LUN, loss *catalog.LossPolicy) error
 }
 
 // Cluster is a membership, as package member has it. Errors that are a *catalog.Error are

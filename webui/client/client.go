@@ -202,6 +202,17 @@ func (c *Client) DrainReplica(ctx context.Context, name, node string, yes bool) 
 	return ask[catalog.LUN](ctx, c, http.MethodPatch, "/luns"+part(name)+"/replicas"+part(node), api.ReplicaChange{Drained: yes})
 }
 
+// Outlook tells what may be lost if a node, which must be the one that is asked, is forced to
+// serve a LUN alone.
+func (c *Client) Outlook(ctx context.Context, name, node string) (api.Outlook, error) {
+	return ask[api.Outlook](ctx, c, http.MethodGet, "/luns"+part(name)+"/force?node="+url.QueryEscape(node), nil)
+}
+
+// ForceAlone has the node that is asked serve a LUN alone.
+func (c *Client) ForceAlone(ctx context.Context, name string, f api.Force) (api.Outlook, error) {
+	return ask[api.Outlook](ctx, c, http.MethodPost, "/luns"+part(name)+"/force", f)
+}
+
 // RemoveReplica ends the mirroring of a LUN.
 func (c *Client) RemoveReplica(ctx context.Context, name, node string) error {
 	return c.call(ctx, http.MethodDelete, "/luns"+part(name)+"/replicas"+part(node), nil, nil)

@@ -116,10 +116,15 @@ func (t *tool) sure(cmd *cobra.Command, what, name string) error {
 	if t.yes {
 		return nil
 	}
+	return t.sureBy(cmd, what, name, "--yes")
+}
+
+// sureBy has the operator type a name; flag does without.
+func (t *tool) sureBy(cmd *cobra.Command, what, name, flag string) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s\nType %q to go on: ", what, name)
 	line, _ := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1024)).ReadString('\n')
 	if strings.TrimSpace(line) != name {
-		return fmt.Errorf("nothing was done: %q was not typed (--yes does without)", name)
+		return fmt.Errorf("nothing was done: %q was not typed (%s does without)", name, flag)
 	}
 	return nil
 }

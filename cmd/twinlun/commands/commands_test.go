@@ -124,6 +124,34 @@ func TestTranscript(t *testing.T) {
 	golden.Compare(t, "testdata/transcript.txt", s.text.String())
 }
 
+// TestForceAlone: it is asked what it costs, and nobody forces by mistake.
+func TestForceAlone(t *testing.T) {
+	s, n := two(t)
+	for _, x := range []struct{ typed, line string }{
+		{"", "lun create disk --size 100GiB --replica a --replica b"},
+		{"", "lun force-alone disk"},
+		{"", "lun force-alone disk --node b"},
+		{"", "lun force-alone disc --node a"},
+		{"yes\n", "lun force-alone disk --node a"},
+		{"", "lun force-alone disk --node a --yes-i-know disc"},
+		{"", "lun force-alone disk --node a --yes-i-know disk --loss lose"},
+	} {
+		s.run(x.typed, x.line)
+	}
+	n.Refusal = "a majority is there"
+	s.run("disk\n", "lun force-alone disk --node a")
+	if n.Refusal = ""; len(n.Forced) > 0 {
+		t.Errorf("forced: %v", n.Forced)
+	}
+	s.run("disk\n", "lun force-alone disk --node a")
+	s.run("", "lun force-alone disk --node a --yes-i-know disk --loss serve-stale")
+	ago := regexp.MustCompile(`[-0-9]+ [0-9:]+, [0-9hms]+ ago`)
+	golden.Compare(t, "testdata/force.txt", ago.ReplaceAllString(s.text.String(), "TIME"))
+	if want := "[disk disk serve-stale]"; fmt.Sprint(n.Forced) != want {
+		t.Errorf("forced: %v, want %s", n.Forced, want)
+	}
+}
+
 const document = `
 luns:
   - name: disk

@@ -65,7 +65,7 @@ func (t *tool) luns() *cobra.Command {
 			return t.done(cmd, "LUN "+args[0]+" is removed", func(ctx context.Context, c *client.Client) error { return c.RemoveLUN(ctx, args[0]) })
 		},
 	})
-	return family("lun", "LUNs", list, show, t.createLUN(), t.setLUN(), t.growLUN(), t.verifyLUN(), t.replicas(), remove)
+	return family("lun", "LUNs", list, show, t.createLUN(), t.setLUN(), t.growLUN(), t.verifyLUN(), t.replicas(), t.forceAlone(), remove)
 }
 
 func (t *tool) createLUN() *cobra.Command {

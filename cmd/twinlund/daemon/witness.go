@@ -95,6 +95,16 @@ func (b witnessBackend) Join(ctx context.Context, token string, n identity.Newco
 	return b.w.cluster.Join(ctx, token, n)
 }
 
+// Outlook implements api.Backend.
+func (b witnessBackend) Outlook(context.Context, catalog.LUN) (api.Outlook, error) {
+	return api.Outlook{}, ErrWitness
+}
+
+// Force implements api.Backend.
+func (b witnessBackend) Force(context.Context, catalog.LUN, *catalog.LossPolicy) error {
+	return ErrWitness
+}
+
 // Node implements api.Backend.
 func (b witnessBackend) Node() api.NodeStatus {
 	s := api.NodeStatus{Version: b.w.version, PID: os.Getpid(), DataDir: b.w.cfg.DataDir, Memory: resident(), Links: []api.Link{}, LUNs: []api.ReplicaStatus{}}
