@@ -53,6 +53,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n.running.Go(n.watch)
 	n.running.Go(n.serve)
+	n.running.Go(n.note)
 	return n, nil
 }
 
@@ -180,6 +181,33 @@ func (n *Node) watch() {
 	}
 }
 
+// noteEvery is how often it is looked whether what was applied last is to be noted. It bounds
+// what a node does not know that is started alone after it was killed.
+const noteEvery = time.Second
+
+// note has the store note what was applied, when no entry comes behind it that would: a
+// node may be the last one that there is. It runs as long as the node.
+func (n *Node) note() {
+	look := time.NewTicker(noteEvery)
+	defer look.Stop()
+	for seen, noted := uint64(0), uint64(0); ; {
+		select {
+		case <-look.C:
+		case <-n.ctx.Done():
+			return
+		}
+		at := n.machine.appliedIndex()
+		if at == seen && at != noted {
+			if err := n.store.note(at); err != nil {
+				n.cfg.Log.Error("cannot note in the log how far it was applied", "entry", at, "err", err)
+				continue
+			}
+			noted = at
+		}
+		seen = at
+	}
+}
+
 func (n *Node) leads() {
 	_, id := n.raft.LeaderWithID()
 	leader := string(id)
@@ -264,6 +292,9 @@ func (n *Node) Close() error {
 	n.peers.close()
 	n.running.Wait()
 	if n.store != nil {
+		if at := n.machine.appliedIndex(); n.raft != nil && at > 0 {
+			errs = append(errs, n.store.note(at))
+		}
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)

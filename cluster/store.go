@@ -27,11 +27,11 @@ import (
 //	 …  …  extensions
 //
 // The bucket "values" has term and vote, and under "commit" the index up to which
-// entries were applied when the last ones were stored.
+// entries were applied when the last ones were stored, or when nothing more came.
 type store struct {
 	db *bbolt.DB
 	// applied is what StoreLogs notes as committed: it comes without a flush of its own,
-	// and some entries late.
+	// and some entries late. What it has missed in the end, Node.note adds.
 	applied func() uint64
 }
 
@@ -206,6 +206,9 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		return tx.Bucket(valuesBucket).Put(commitKey, key(s.applied()))
 	})
 }
+
+// note notes up to where entries are applied.
+func (s *store) note(applied uint64) error { return s.SetUint64(commitKey, applied) }
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(first, last uint64) error {
