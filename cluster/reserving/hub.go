@@ -32,15 +32,16 @@ type Hub struct {
 
 	mu sync.Mutex // never held across anything that blocks
 	// Under mu.
-	state *catalog.State // nil: nothing was applied yet
-	sure  bool           // that it is not older than the start of this node
-	luns  map[catalog.UUID]*Reservations
+	state  *catalog.State // nil: nothing was applied yet
+	sure   bool           // that it is not older than the start of this node
+	luns   map[catalog.UUID]*Reservations
+	relied map[catalog.UUID]bool // see Rely
 }
 
 // New makes a Hub for the LUNs that a node serves.
 func New(self catalog.NodeID, cluster Cluster, log *slog.Logger) *Hub {
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &Hub{self: self, cluster: cluster, log: log, cancel: cancel, luns: map[catalog.UUID]*Reservations{}}
+	h := &Hub{self: self, cluster: cluster, log: log, cancel: cancel, luns: map[catalog.UUID]*Reservations{}, relied: map[catalog.UUID]bool{}}
 	h.tasks.Go(func() { h.learn(ctx) })
 	return h
 }
@@ -71,6 +72,20 @@ func (h *Hub) learn(ctx context.Context) {
 	defer h.mu.Unlock()
 	h.sure = true // the state may still be nil: then the cluster has nothing yet
 	for _, r := range h.luns {
+		h.beginLocked(r)
+	}
+}
+
+// Rely has the reservations of a LUN hold as this node knows them, although nobody can tell
+// whether that is all: an operator has it serve the LUN without a majority.
+func (h *Hub) Rely(id catalog.UUID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.relied[id] {
+		return
+	}
+	h.relied[id] = true
+	if r := h.luns[id]; r != nil && !h.sure {
 		h.beginLocked(r)
 	}
 }
@@ -147,7 +162,7 @@ func (h *Hub) jumpLocked(id catalog.UUID) {
 
 // becomeLocked gives a LUN the state that was applied, if that is not an old one.
 func (h *Hub) becomeLocked(r *Reservations, events []reservation.Event) {
-	if h.sure {
+	if h.sure || h.relied[r.lun] {
 		r.becomeLocked(h.state.Reservations(r.lun), events)
 	}
 }

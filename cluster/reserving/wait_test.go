@@ -337,6 +337,33 @@ func TestStart(t *testing.T) {
 	})
 }
 
+// TestRely: a node that is forced to serve goes by what it knows.
+func TestRely(t *testing.T) {
+	const wait = "2 0401"
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.want(w.out("a1", reservation.RegisterAndIgnore, 0, 1, 0), "good")
+		w.want(w.out("a1", reservation.Reserve, 1, 0, reservation.WriteExclusive), "good")
+		s := w.sites[0]
+		l := &lost{s, make(chan struct{}), 0}
+		s.applying.Lock()
+		s.hub = New("a", l, s.hub.log)
+		s.hub.Apply(s.state, catalog.Result{})
+		s.applying.Unlock()
+		s.hub.LUN(disk)
+		reopened(w, s)
+		w.want(run(w.host("a1"), write, nil), wait)
+		s.hub.Rely(disk)
+		w.want(run(w.host("a1"), write, nil), "good")
+		w.want(run(w.host("b1"), write, nil), "conflict")
+		close(l.found)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.want(run(w.host("b1"), write, nil), "conflict")
+		s.hub.Close()
+	})
+}
+
 // TestRemoved: of a LUN that is gone nothing is left.
 func TestRemoved(t *testing.T) {
 	w := newWorld(t)

@@ -27,6 +27,9 @@ func (c *cluster) roleChanged(lun catalog.UUID, r failover.Role) {
 	c.access.mu.Lock()
 	defer c.access.mu.Unlock()
 	c.access.roles[lun] = r.Serve
+	if r.Forced && r.Serve == failover.ByItself {
+		c.hub.Rely(lun)
+	}
 	c.Wake()
 }
 
