@@ -42,6 +42,9 @@ type ReplicaConfig struct {
 	// new replica, and had newer data: what is here may be served in its place.
 	ServeStale bool
 
+	// Judge is the engine's (coherence.Config). It is called under the replica's lock.
+	Judge func(term uint64, id [16]byte, fork bool) (reason string)
+
 	// Serve is who serves hosts until SetRole says: ServeNone in a cluster.
 	Serve coherence.Serve
 	// Salvage begins a file for what a join is about to give up of this replica (package
@@ -162,7 +165,7 @@ func OpenReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.engine = coherence.New(coherence.Config{
 		LUN: cfg.UUID, Preferred: cfg.Preferred, Map: r.m, Predictor: cfg.Predictor,
 		RoleState: roleState(meta), Serve: cfg.Serve, Committed: meta.Join, Prepared: prepared(file), Blank: meta.Blank, Crashed: r.crash,
-		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale,
+		Proposal: cfg.Proposal, ColdAfter: uint32(cfg.ColdAfter / tick), ServeStale: cfg.ServeStale, Judge: cfg.Judge,
 		Want: cfg.Want, BlockSize: uint32(cfg.BlockSize), Kept: cfg.Before.kept(),
 	})
 	if cfg.Before != nil {

@@ -40,6 +40,9 @@ func (r *Replica) SetRole(role coherence.Role) (joined bool, err error) {
 // errDecided closes a link on which this replica was not to join.
 var errDecided = errors.New("the cluster has decided about a LUN that this node was forced to serve: it joins anew")
 
+// Break takes the replica out of service for good: it is not what it was taken for.
+func (r *Replica) Break(err error) { r.step(coherence.Broken{Err: err}) }
+
 // Standing is how a replica stands to the history of its LUN.
 type Standing struct {
 	Term    uint64   // of the last role that it has followed; 0: it knows of none

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
@@ -90,12 +91,13 @@ type written struct {
 type lun struct {
 	id      catalog.UUID
 	catalog catalog.LUN
-	pair    *pair                // nil: this node has the only replica
-	given   failover.Role        // by the Machine
-	role    failover.Role        // in force
-	replica *replication.Replica // nil: it is not open
-	apart   bool                 // a Tied role found the replicas parted, and the Machine has not heard of it
-	joined  bool                 // as the Machine knows it
+	current atomic.Pointer[catalog.LUN] // the same, for Judge
+	pair    *pair                       // nil: this node has the only replica
+	given   failover.Role               // by the Machine
+	role    failover.Role               // in force
+	replica *replication.Replica        // nil: it is not open
+	apart   bool                        // a Tied role found the replicas parted, and the Machine has not heard of it
+	joined  bool                        // as the Machine knows it
 	join    uint64
 	unfit   time.Time          // since when there is no replica that works; zero: there is one
 	retired bool               // hosts are to go to the other node, which serves, too
@@ -225,6 +227,8 @@ func (k *Keeper) place(c catalog.LUN, changed map[*pair][]catalog.LUN, gone map[
 	known := l.catalog.Term == c.Term && l.catalog.Preferred == c.Preferred && slices.Equal(l.catalog.Forks, c.Forks) && was != nil
 	policy := l.catalog.Loss != c.Loss
 	l.catalog = c
+	l.current.Store(&c)
+	k.check(l)
 	l.pair = k.pairWith(c.Other(k.cfg.Self))
 	if was != l.pair {
 		if was != nil {
@@ -296,7 +300,7 @@ func (k *Keeper) setRole(l *lun, r failover.Role) {
 // wordOf is a role as the replica takes it. A node that is alone in the set, and not free
 // yet, cannot go on without the other replica: that may still be served.
 func (k *Keeper) wordOf(l *lun, r failover.Role) coherence.Role {
-	w := coherence.Role{Term: r.Term, ID: k.epoch(l, r.Term), Serve: coherence.ServeBoth, Forced: r.Forced}
+	w := coherence.Role{Term: r.Term, ID: k.epoch(l, r.Term), Serve: coherence.ServeBoth, Forced: r.Forced, Least: l.catalog.Join}
 	if r.Forced {
 		w.ID = k.memos[l.id].ID
 	}
@@ -330,13 +334,19 @@ func (k *Keeper) epoch(l *lun, term uint64) [16]byte {
 }
 
 // Attach gives a LUN's replica its role, before the replica is linked with its peer, and
-// returns the lease for its volumes. What was attached before is let go.
+// returns the lease for its volumes. What was attached before is let go. A replica that
+// cannot be the LUN's present one is refused.
 func (k *Keeper) Attach(id catalog.UUID, r *replication.Replica) (*Lease, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.luns[id]
 	if l == nil {
 		return nil, fmt.Errorf("LUN %v has no replica at this node, as the catalog says", id)
+	}
+	if k.memos[id].What != failover.Forced {
+		if err := astray(&l.catalog, r.Standing()); err != nil {
+			return nil, err
+		}
 	}
 	l.replica = r
 	k.setRole(l, l.given)

@@ -91,6 +91,81 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
+// TestJudge: a peer that the LUN's history does not have is refused; one that is new is not
+// even judged.
+func TestJudge(t *testing.T) {
+	const size = 4 * dirtymap.BlockSize
+	for _, c := range []struct {
+		history [16]byte
+		term    uint64
+		refuses bool
+	}{{history: [16]byte{1}, term: 3}, {history: [16]byte{1}, term: 4, refuses: true}, {term: 4}} {
+		m := dirtymap.New(dirtymap.Geometry{Size: size, ExtentSize: dirtymap.BlockSize})
+		e := New(Config{
+			Preferred: true, Map: m, Predictor: fixedWindow{}, RoleState: RoleState{History: [16]byte{1}, Term: 3}, Committed: 4,
+			Judge: func(term uint64, id [16]byte, fork bool) string {
+				if term == 4 && id == [16]byte{9} && fork {
+					return "it is foreign"
+				}
+				return ""
+			},
+		})
+		flush := e.Step(Connected{Streams: 1})[0].(Flush)
+		e.Step(Done{Token: flush.Token})
+		h := &wire.JoinHello{Size: size, ExtentSize: dirtymap.BlockSize, History: c.history, Committed: 4, Term: c.term, Fork: c.term == 4}
+		if h.Fork {
+			h.TermID = [16]byte{9}
+		}
+		refuses := slices.ContainsFunc(e.Step(Received{h}), func(a Action) bool {
+			s, sends := a.(Send)
+			if !sends {
+				return false
+			}
+			r, is := s.Msg.(*wire.JoinRefuse)
+			return is && r.Reason == "it is foreign"
+		})
+		if refuses != c.refuses {
+			t.Errorf("%+v: refused: %t", c, refuses)
+		}
+	}
+}
+
+// TestLeast: two new replicas do not begin to count joins again, if either node knows of an
+// earlier one.
+func TestLeast(t *testing.T) {
+	const size = 4 * dirtymap.BlockSize
+	for _, least := range [][2]uint64{{0, 0}, {7, 0}, {0, 7}, {7, 7}} {
+		m := dirtymap.New(dirtymap.Geometry{Size: size, ExtentSize: dirtymap.BlockSize})
+		e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, Blank: true, Proposal: [16]byte{1}})
+		todo := slices.Concat(e.Step(Role{Term: 1, Least: least[0]}))
+		todo = append(todo, e.Step(Connected{Streams: 1})...)
+		greets := false
+		for ; len(todo) > 0; todo = todo[1:] {
+			switch a := todo[0].(type) {
+			case Log:
+				todo = append(todo, e.Step(Done{Token: a.Token})...)
+			case Flush:
+				todo = append(todo, e.Step(Done{Token: a.Token})...)
+			case Send:
+				greets = a.Msg.(*wire.JoinHello).Least == least[0]
+			}
+		}
+		if !greets {
+			t.Errorf("%v: it does not greet with what it knows", least)
+		}
+		e.Step(Received{&wire.JoinHello{Size: size, ExtentSize: dirtymap.BlockSize, Blank: true, Proposal: [16]byte{2}, Least: least[1], Term: 1}})
+		join := uint64(0)
+		for _, a := range e.Step(PeerStates{States: make([]dirtymap.State, 4)}) {
+			if l, logs := a.(Log); logs && l.Prepare != nil {
+				join = l.Prepare.Join
+			}
+		}
+		if want := max(least[0], least[1]) + 1; join != want {
+			t.Errorf("%v: join %d, want %d", least, join, want)
+		}
+	}
+}
+
 // TestGrowing: both nodes come to the same size, whichever of them is ahead, and a
 // size that only one of them has room for changes nothing.
 func TestGrowing(t *testing.T) {

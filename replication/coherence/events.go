@@ -339,6 +339,10 @@ type Config struct {
 	Serve Serve
 	Loss  Loss
 
+	// Judge says why a replica in some term, as its greeting has it, cannot be one of this
+	// LUN's that is up to date; "": it can, or that is not known. nil: nobody knows.
+	Judge func(term uint64, id [16]byte, fork bool) (reason string)
+
 	Proposal  [16]byte // random; names the history if this replica begins one
 	ColdAfter uint32   // ticks without a write after which ownership is given back
 }

@@ -1,6 +1,7 @@
 package coherence
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -58,6 +59,7 @@ type join struct {
 
 	token    uint64 // of the action that the phase waits for
 	term     uint64 // that is being made durable as one of serving alone
+	least    uint64 // as this node's greeting has it
 	peer     *wire.JoinHello
 	early    []PeerStates // that came while we were settling
 	next     uint64       // the first extent not resolved yet
@@ -159,6 +161,7 @@ func (e *Engine) joinStep(token uint64) {
 	switch e.join.phase {
 	case flushing:
 		e.join.phase = greeting
+		e.join.least = e.role.Least
 		e.do(Send{e.hello()})
 		e.greet()
 	case entering:
@@ -186,7 +189,7 @@ func (e *Engine) hello() *wire.JoinHello {
 		LUN: e.cfg.LUN, History: e.cfg.History, Proposal: e.cfg.Proposal,
 		Size: uint64(e.geo.Size), ExtentSize: uint32(e.geo.ExtentSize),
 		Preferred: e.cfg.Preferred, Blank: e.cfg.Blank, Crashed: e.cfg.Crashed, Restarted: e.join.restarted,
-		Alone: e.role.Serve == ServeAlone, Term: e.role.Term, TermID: e.role.ID, AloneTerm: e.aloneTerm, Fork: e.fork,
+		Alone: e.role.Serve == ServeAlone, Term: e.role.Term, TermID: e.role.ID, AloneTerm: e.aloneTerm, Fork: e.fork, Least: e.role.Least,
 		Committed: e.cfg.Committed, Want: uint64(max(e.cfg.Want, e.geo.Size)), BlockSize: e.cfg.BlockSize,
 	}
 	if e.mut == aloneForgotten {
@@ -208,7 +211,7 @@ func (e *Engine) greet() {
 	if e.growing(p) {
 		return
 	}
-	if reason := e.misfit(p); reason != "" {
+	if reason := cmp.Or(e.misfit(p), e.stranger(p)); reason != "" {
 		e.refuse(reason)
 		return
 	}
@@ -302,11 +305,19 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 	return fmt.Sprintf("one replica is an older copy: last join %d here, %d there; was one restored from a snapshot? move its map file away: it then joins as a new one", e.cfg.Committed, p.Committed)
 }
 
+// stranger says why the cluster's history of the LUN does not have the peer's replica as it is.
+func (e *Engine) stranger(p *wire.JoinHello) string {
+	if e.cfg.Judge == nil || p.History == [16]byte{} {
+		return ""
+	}
+	return e.cfg.Judge(p.Term, p.TermID, p.Fork)
+}
+
 // compare sends the planes, and resolves those of the peer that are here.
 func (e *Engine) compare() {
 	e.join.phase = comparing
 	e.join.outcome = &Outcome{
-		Join:      max(e.cfg.Committed, e.join.peer.Committed) + 1,
+		Join:      max(e.cfg.Committed, e.join.peer.Committed, e.join.least, e.join.peer.Least) + 1,
 		RoleState: RoleState{History: e.history(), Term: e.role.Term, ID: e.role.ID},
 	}
 	e.do(SendPlanes{})

@@ -58,6 +58,9 @@ type Role struct {
 	// meanwhile. A replica that is in that term follows this role all the same, and what it
 	// has served alone loses at the next join. Zero: there is none.
 	Fork [16]byte
+	// Least is the number of a join of which the cluster knows. Whatever joins is numbered
+	// above it, even two new replicas: so a lower number tells an older copy.
+	Least uint64
 }
 
 // Errors that end host commands.

@@ -244,7 +244,7 @@ func drawMessage(t *rapid.T) Message {
 		return &JoinHello{LUN: id(), History: id(), Size: u64("size"), ExtentSize: rapid.Uint32().Draw(t, "extent size"),
 			Preferred: flag("preferred"), Blank: flag("blank"), Crashed: flag("crashed"), Restarted: flag("restarted"), Alone: flag("alone"),
 			Committed: u64("committed"), Prepared: u64("prepared"), Proposal: id(), Want: u64("want"), BlockSize: rapid.Uint32().Draw(t, "block size"),
-			Term: u64("term"), TermID: id(), AloneTerm: u64("alone term")}
+			Term: u64("term"), TermID: id(), AloneTerm: u64("alone term"), Least: u64("least")}
 	case KindJoinMap:
 		return &JoinMap{Last: flag("last"), Data: bytes.Repeat([]byte{rapid.Byte().Draw(t, "data")}, rapid.IntRange(1, 5000).Draw(t, "n"))}
 	case KindMark:

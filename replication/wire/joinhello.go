@@ -16,6 +16,7 @@ package wire
 //	89   8  term
 //	97  16  term's name
 //	113  8  term in which it served alone
+//	121  8  least
 type JoinHello struct {
 	LUN        [16]byte // UUID
 	History    [16]byte // which history the replica belongs to; zero: none yet
@@ -35,9 +36,10 @@ type JoinHello struct {
 	TermID     [16]byte // random: tells apart two changes that were made at once
 	AloneTerm  uint64   // the last Term in which it served alone since it last joined; 0: it did not
 	Fork       bool     // and what it served then is not what the cluster has agreed upon
+	Least      uint64   // the join is numbered above that: the cluster has heard of one with this number
 }
 
-const joinHelloSize = 121
+const joinHelloSize = 129
 
 // Kind implements Message.
 func (*JoinHello) Kind() Kind { return KindJoinHello }
@@ -61,6 +63,7 @@ func (m *JoinHello) appendBody(b *Batch) {
 	b.u64(m.Term)
 	b.bytes(m.TermID[:])
 	b.u64(m.AloneTerm)
+	b.u64(m.Least)
 }
 
 func (m *JoinHello) parseBody(p *parser) {
@@ -82,6 +85,7 @@ func (m *JoinHello) parseBody(p *parser) {
 	m.Term = p.u64()
 	m.TermID = p.array16()
 	m.AloneTerm = p.u64()
+	m.Least = p.u64()
 }
 
 func joinFlags(bits ...bool) (f uint8) {

@@ -78,14 +78,14 @@ func TestMessages(t *testing.T) {
 		{m: &Pong{ID: 9}, hex: `0000000000000009`, corrupt: map[string]string{"empty": ``}},
 		{
 			m: &JoinHello{LUN: id16(0x10), History: id16(0x20), Size: 1 << 40, ExtentSize: 65536, Preferred: true, Crashed: true, Alone: true,
-				Committed: 3, Prepared: 4, Proposal: id16(0x30), Want: 1 << 41, BlockSize: 4096, Term: 5, TermID: id16(0x40), AloneTerm: 6},
+				Committed: 3, Prepared: 4, Proposal: id16(0x30), Want: 1 << 41, BlockSize: 4096, Term: 5, TermID: id16(0x40), AloneTerm: 6, Least: 7},
 			hex: `101112131415161718191a1b1c1d1e1f 202122232425262728292a2b2c2d2e2f 0000010000000000 00010000 15
 				0000000000000003 0000000000000004 303132333435363738393a3b3c3d3e3f 0000020000000000 00001000
-				0000000000000005 404142434445464748494a4b4c4d4e4f 0000000000000006`,
-			corrupt: map[string]string{"unknown flag": zeros(44) + "40" + zeros(76), "short": zeros(120), "long": zeros(122)},
+				0000000000000005 404142434445464748494a4b4c4d4e4f 0000000000000006 0000000000000007`,
+			corrupt: map[string]string{"unknown flag": zeros(44) + "40" + zeros(84), "short": zeros(128), "long": zeros(130)},
 		},
-		{m: &JoinHello{Blank: true, Restarted: true}, hex: zeros(44) + "0a" + zeros(76)},
-		{m: &JoinHello{Fork: true}, hex: zeros(44) + "20" + zeros(76)},
+		{m: &JoinHello{Blank: true, Restarted: true}, hex: zeros(44) + "0a" + zeros(84)},
+		{m: &JoinHello{Fork: true}, hex: zeros(44) + "20" + zeros(84)},
 		{m: &JoinMap{Last: true, Data: []byte{1, 2}}, hex: `01 0102`, corrupt: map[string]string{"flag": `02`, "empty": ``}},
 		{m: &JoinMap{}, hex: `00`},
 		{m: &JoinPrepared{Join: 7}, hex: `0000000000000007`, corrupt: map[string]string{"short": `00`}},

@@ -85,7 +85,7 @@ func (c *cluster) unforced(ctx context.Context, o roles.Outlook) error {
 		return no("they decide within seconds who serves alone", "a majority of the nodes is there: node %s needs no force", self)
 	}
 	if o.Linked {
-		return no("drain its site, if this one is to serve", "node %s serves LUN %s, and is there", o.Peer, l.Name)
+		return no("drain its site, if this one is to serve; or stop that node first, if its replica is lost", "node %s serves LUN %s, and is there", o.Peer, l.Name)
 	}
 	return nil // the other one, which served alone, is gone, and nobody can take over from it
 }

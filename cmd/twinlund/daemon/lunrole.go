@@ -17,6 +17,7 @@ func (l *lun) inCluster(rc *replication.ReplicaConfig, c *config.LUN) {
 		return
 	}
 	rc.Serve, rc.Place, rc.Joined = coherence.ServeNone, l.place, l.cluster.keeper().Look
+	rc.Judge = l.cluster.keeper().Judge(c.UUID)
 	rc.Salvage = func(join uint64) (salvage.File, error) {
 		folder := filepath.Join(l.cluster.base.DataDir, "salvage")
 		if err := os.MkdirAll(folder, 0o700); err != nil {
