@@ -140,6 +140,39 @@ func TestForcedTooLate(t *testing.T) {
 	r.salvaged(ctx, r.nodes[failover.SiteB], map[int64]byte{0: 0xbb, 1: 0, 2: 0xbb})
 }
 
+// TestForcedOver: a site that served alone is lost, and the other one, which is behind, cannot
+// take over although a majority is there. It is forced; and when the first one comes back
+// it was given up.
+func TestForcedOver(t *testing.T) {
+	r := newRealm(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	a, b := r.host("host-a", failover.SiteA), r.host("host-b", failover.SiteB)
+	r.must(a.WriteAt(ctx, fill(0x10), 0))
+	r.must(r.Mend(ctx))
+	r.must(r.Kill(failover.SiteB))
+	r.must(a.WriteAt(ctx, fill(0xaa), 0))
+	r.must(r.alone(ctx, failover.SiteA))
+	r.must(r.Kill(failover.SiteA))
+	r.must(r.Resume(failover.SiteB))
+	r.must(eventually(ctx, func() error {
+		o, err := r.nodes[failover.SiteB].api().Outlook(ctx, "disk", "b")
+		if err == nil && (!o.Unknown || o.Refusal != "") {
+			err = fmt.Errorf("%+v", o)
+		}
+		return err
+	}))
+	r.force(ctx, failover.SiteB)
+	r.must(b.WriteAt(ctx, fill(0xbb), blockAt))
+	r.must(r.Mend(ctx))
+	for _, c := range []*multipath.Client{a, b} {
+		r.reads(ctx, c, 0, 0x10)
+		r.reads(ctx, c, 1, 0xbb)
+	}
+	r.same(t)
+	r.salvaged(ctx, r.nodes[failover.SiteA], map[int64]byte{0: 0xaa, 1: 0})
+}
+
 // salvaged checks what the only salvage file of a node has at some blocks.
 func (r *realm) salvaged(ctx context.Context, n *node, want map[int64]byte) {
 	r.t.Helper()

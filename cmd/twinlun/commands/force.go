@@ -32,10 +32,11 @@ func (t *tool) forceAlone() *cobra.Command {
 	c := &cobra.Command{
 		Use: "force-alone LUN --node NODE", Short: "have a node serve alone when the majority is gone for good", Args: cobra.ExactArgs(1), Long: forceLong,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := t.mayForce(cmd, args[0], node, loss, confirm); err != nil {
+			name, err := t.mayForce(cmd, args[0], node, loss, confirm)
+			if err != nil {
 				return err
 			}
-			f := api.Force{Node: catalog.NodeID(node), Confirm: args[0]}
+			f := api.Force{Node: catalog.NodeID(node), Confirm: name}
 			if p := catalog.LossPolicy(loss); cmd.Flags().Changed("loss") {
 				f.Loss = &p
 			}
@@ -52,13 +53,13 @@ func (t *tool) forceAlone() *cobra.Command {
 }
 
 // mayForce shows what may be lost, and has the operator type the LUN's name, unless he has
-// given it.
-func (t *tool) mayForce(cmd *cobra.Command, lun, node, loss, confirm string) error {
+// given it. It returns that name.
+func (t *tool) mayForce(cmd *cobra.Command, lun, node, loss, confirm string) (name string, err error) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), askTime)
 	defer cancel()
 	o, err := t.client().Outlook(ctx, lun, node)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if loss != "" {
 		o.Loss = loss
@@ -66,14 +67,14 @@ func (t *tool) mayForce(cmd *cobra.Command, lun, node, loss, confirm string) err
 	text := outlookText(o, time.Now())
 	switch {
 	case o.Refusal != "":
-		return fmt.Errorf("nothing was done: %s", o.Refusal)
+		return "", fmt.Errorf("nothing was done: %s", o.Refusal)
 	case confirm == "":
-		return t.sureBy(cmd, text, o.LUN, "--yes-i-know "+o.LUN)
+		return o.LUN, t.sureBy(cmd, text, o.LUN, "--yes-i-know "+o.LUN)
 	case confirm != o.LUN:
-		return fmt.Errorf("nothing was done: --yes-i-know %s is not the name of the LUN, %s", confirm, o.LUN)
+		return "", fmt.Errorf("nothing was done: --yes-i-know %s is not the name of the LUN, %s", confirm, o.LUN)
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), text)
-	return nil
+	return o.LUN, nil
 }
 
 // outlookText is what an operator should read before.
