@@ -4,6 +4,8 @@
 //
 //	TestChaos    everything that can break does, at random; what hosts have seen is
 //	             checked by porcupine. -chaos.time says for how long.
+//	TestForced…  the majority is gone, and an operator forces the last site; in time, or
+//	             too late.
 //	TestReturn   how soon a site serves that was away; only with -chaos.return
 //	TestStalls   how long hosts stand still; only with -chaos.stalls, which says how
 //	             often each fault is struck. make failover runs it.

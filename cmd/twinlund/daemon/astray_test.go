@@ -41,7 +41,7 @@ func renameTerm(t *testing.T, path string) {
 	}
 	m := log.Meta()
 	m.Term.ID = [16]byte{0xee}
-	if err := log.Append(m); err == nil {
+	if err = log.Append(m); err == nil {
 		err = log.Sync()
 	}
 	if err != nil {
