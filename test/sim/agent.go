@@ -156,7 +156,7 @@ func (a *agent) changed(_ catalog.UUID, r failover.Role) {
 
 // hasAll checks that a drained site has left nothing behind that this one does not have.
 func (a *agent) hasAll() {
-	if a.s.rep == nil || a.s.w.unsure != [2]bool{} {
+	if a.s.rep == nil || a.s.w.unsure != [2]bool{} || a.s.rep.Status().Joins != a.c.joins[a.s.no] {
 		return
 	}
 	for i := range a.s.w.hist.registers {

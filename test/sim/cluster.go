@@ -19,7 +19,11 @@ type cluster struct {
 	founded int  // entries of the log that made the cluster; no site ever knew less
 	holds   bool // the loss policy is, or was, to hold
 	takes   int
-	left    uint64 // the term that began last because a drained site has left
+
+	// The term that began last because a drained site has left, and how often each site had
+	// joined then: a join may give that site something again.
+	left  uint64
+	joins [2]uint64
 }
 
 // paces are settings that a cluster may have; each of them is allowed.
@@ -87,6 +91,16 @@ func (c *cluster) order(b catalog.Body) {
 	c.w.sleep(upTo(c.w.rand, time.Second))
 	if res := c.raft.agree(encode(c.raft.command("user eve", b))); res.Error != nil {
 		c.w.fail("%s: %v", b.Kind(), res.Error)
+	}
+}
+
+// hasLeft notes that a drained site has left, in a new term.
+func (c *cluster) hasLeft(term uint64) {
+	c.left, c.joins = term, [2]uint64{}
+	for i, s := range c.w.sites {
+		if s.rep != nil {
+			c.joins[i] = s.rep.Status().Joins
+		}
 	}
 }
 

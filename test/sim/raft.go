@@ -84,7 +84,7 @@ func (r *raft) append(raw []byte) catalog.Result {
 	if _, leave := result.Command.Body.(*catalog.Leave); leave {
 		r.w.totals.Left += result.Done
 		if result.Done > 0 {
-			r.w.cluster.left = l.Term
+			r.w.cluster.hasLeft(l.Term)
 		}
 	}
 	if result.Done > 0 && !r.w.resting && chance(r.w.rand, r.w.shape.awkward) {
