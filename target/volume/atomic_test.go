@@ -173,10 +173,16 @@ func TestReadWhole(t *testing.T) {
 	}
 }
 
-// Before the journal has an atomic write of several extents, the map file calls none of
-// them volatile: after a crash of the operating system the other site would have one of
-// them as it was before, and this one the others with the write.
+// Before the journal has an atomic write, the map file calls none of its extents volatile:
+// after a crash of the operating system the other site would have one of them as it was
+// before, or with a part of the write that had been copied, and this one the others with
+// the write.
 func TestWriteAtomicIsOfFlushedExtents(t *testing.T) {
+	t.Run("one", func(t *testing.T) { writeAtomicFlushed(t, 8192, 4096) })
+	t.Run("two", func(t *testing.T) { writeAtomicFlushed(t, 16384, 64<<10-8192) })
+}
+
+func writeAtomicFlushed(t *testing.T, n int, off int64) {
 	p, ctx := newPair(t), limited(t)
 	a, b := p.sides[0], p.sides[1]
 	id := mapfile.Identity{LUN: [16]byte{1}, Geometry: geometry}
@@ -208,7 +214,7 @@ func TestWriteAtomicIsOfFlushedExtents(t *testing.T) {
 			t.Errorf("extents %v are volatile when the journal is written", v)
 		}
 	}
-	must(t, a.vol.WriteAtomic(ctx, pattern(16384, 3), 64<<10-8192, false))
+	must(t, a.vol.WriteAtomic(ctx, pattern(n, 3), off, false))
 	if puts != 2 {
 		t.Errorf("the journal was written %d times", puts)
 	}

@@ -59,7 +59,7 @@ func (v *Volume) writeAtomic(ctx context.Context, p []byte, off int64, fua bool)
 	w := v.whole(off, n, func() (bool, error) {
 		return true, v.r.WriteAtomic(p, off)
 	})
-	w.clean = w.run.Count > 1
+	w.clean = true
 	if err := w.do(ctx); err != nil {
 		return fmt.Errorf("write atomically %d bytes at offset %d: %w", n, off, err)
 	}
@@ -95,7 +95,8 @@ type whole struct {
 	run  dirtymap.Range // its extents
 	work func() (wrote bool, err error)
 	// clean says that the map file must not call any of the extents volatile, so that an
-	// operating system crash cannot take back what was written to one of them alone.
+	// operating system crash cannot take back what was written to one of them, or leave
+	// what of it had been copied by then.
 	clean bool
 }
 
