@@ -64,19 +64,6 @@ var verifyScopes = []scope{
 	{name: "verify, rotten", extents: 1, rotten: true, reads: both(1), writes: both(1), verifies: both(1), slowDisk: true},
 }
 
-func TestExploreVerify(t *testing.T) {
-	for _, s := range verifyScopes {
-		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
-			s.max, s.until = soak()
-			bad, trail, n := explore(&s)
-			if bad != "" {
-				t.Fatalf("%s\nafter %d states, by way of\n  %s", bad, n, strings.Join(trail, "\n  "))
-			}
-			t.Logf("%d states", n)
-		})
-	}
-}
-
 // Each of what a comparison looks at is needed.
 func TestVerifyMutations(t *testing.T) {
 	for _, s := range []scope{
