@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/twinlun/twinlun/target/keep"
 )
 
 // Names in a node's folder.
@@ -135,42 +137,8 @@ func writeCertificates(dir, name string, list []*x509.Certificate) error {
 // replaceFile has a file with these bytes, durably, or leaves the one that was there.
 func replaceFile(dir, name string, data []byte) error {
 	path := filepath.Join(dir, name)
-	beside := path + ".new"
-	err := writeFlushed(beside, data)
-	if err == nil {
-		err = os.Rename(beside, path)
-	}
-	if err == nil {
-		err = flushFolder(dir)
-	} else {
-		os.Remove(beside)
-	}
-	if err != nil {
+	if err := keep.Replace(path, data); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-func writeFlushed(path string, data []byte) error {
-	// What a crash has left could have another mode.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func flushFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
