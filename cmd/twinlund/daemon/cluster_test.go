@@ -32,20 +32,8 @@ func newTrio(t *testing.T) *trio {
 	t.Helper()
 	c := &trio{t: t, cfg: map[string]*config.Config{}, portals: map[string]string{}, d: map[string]*Daemon{}}
 	for _, name := range trioNames {
-		cfg, err := config.Source{Environ: []string{
-			"TWINLUN_DATA_DIR=" + filepath.Join(t.TempDir(), name), "TWINLUN_CLUSTER_LISTEN=" + freeAddress(t), "TWINLUN_STATUS_LISTEN=127.0.0.1:0",
-		}}.Load()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.cfg[name], c.portals[name] = cfg, freeAddress(t)
-		c.start(name)
+		c.add(name)
 	}
-	t.Cleanup(func() {
-		for _, name := range trioNames {
-			c.stop(name)
-		}
-	})
 	if err := c.d["a"].cluster.Found(member.FoundOptions{Cluster: "test", Node: "a", Site: "paris", Addresses: []string{c.cfg["a"].Cluster.Listen}}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +53,20 @@ func newTrio(t *testing.T) *trio {
 		c.do(body)
 	}
 	return c
+}
+
+// add starts a node that is in no cluster yet.
+func (c *trio) add(name string) {
+	c.t.Helper()
+	cfg, err := config.Source{Environ: []string{
+		"TWINLUN_DATA_DIR=" + filepath.Join(c.t.TempDir(), name), "TWINLUN_CLUSTER_LISTEN=" + freeAddress(c.t), "TWINLUN_STATUS_LISTEN=127.0.0.1:0",
+	}}.Load()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.cfg[name], c.portals[name] = cfg, freeAddress(c.t)
+	c.start(name)
+	c.t.Cleanup(func() { c.stop(name) })
 }
 
 func (c *trio) start(name string) {
@@ -271,6 +273,41 @@ func TestReplicaAnew(t *testing.T) {
 			c.read("a", 16*block, want)
 		}
 	}
+}
+
+// TestNodeReplaced: a node has died for good, and another one of its site takes its place.
+func TestNodeReplaced(t *testing.T) {
+	c := newTrio(t)
+	lun := catalog.UUID{1}
+	for block := range 8 {
+		c.write("a", 16*block, byte(block+1)) // what b had written would be held
+	}
+	c.stop("b")
+	c.write("a", 16, 0x77)
+	now := func() catalog.LUN {
+		l, _ := c.d["a"].cluster.Member().State().LUN(lun)
+		return l
+	}
+	c.until("a", "alone", func(*Daemon) bool { l := now(); return l.Alone("a") })
+	c.add("c")
+	c.join("c", "rome")
+	c.do(&catalog.RemoveReplica{LUN: lun, Node: "b"})
+	c.do(&catalog.AddReplica{LUN: lun, Replica: catalog.Replica{Node: "c", Kind: catalog.File, Path: filepath.Join(c.cfg["c"].DataDir, "disk.img")}})
+	c.do(&catalog.PutTarget{Name: iqn, Portals: []catalog.Portal{{Node: "a", Address: c.portals["a"]}, {Node: "c", Address: c.portals["c"]}}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := c.d["a"].cluster.Member().RemoveNode(ctx, "test", "b"); err != nil {
+		t.Fatal(err)
+	}
+	for block := range 8 {
+		want := byte(block + 1)
+		if block == 1 {
+			want = 0x77
+		}
+		c.read("c", 16*block, want)
+	}
+	c.write("c", 2048, 0x22)
+	c.read("a", 2048, 0x22)
 }
 
 // load writes at a site until stop, in one session, and tells what went wrong.
