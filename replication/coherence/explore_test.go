@@ -471,6 +471,7 @@ func soak() (states int, until time.Time) {
 func TestExplore(t *testing.T) {
 	for _, s := range slices.Concat(scopes, roleScopes, verifyScopes) {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
 			s.max, s.until = soak()
 			bad, trail, n := explore(&s)
 			if bad != "" {
