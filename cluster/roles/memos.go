@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/failover"
@@ -112,3 +113,53 @@ func encodeMemos(all map[catalog.UUID]memo) []byte {
 }
 
 func checksum(line []byte) string { return fmt.Sprintf("%08x\n", crc32.Checksum(line, castagnoli)) }
+
+// remember has a memo written, in the place of the one before; pair's Machine is told when
+// it is durable.
+func (k *Keeper) remember(p *pair, l *lun, m failover.Memo) {
+	next := memo{Term: m.Term, ID: k.epoch(l, m.Term), What: m.What}
+	if m.What == failover.Forced {
+		next.ID, next.From, next.Loss = m.Epoch, m.From, l.loss
+	}
+	if p == nil && k.memos[l.id] == next {
+		return
+	}
+	k.memos[l.id] = next
+	k.queue = append(k.queue, written{l.id, next, p})
+	k.dirty.Set()
+}
+
+// write is the task that writes memos: all that have come up meanwhile at once.
+func (k *Keeper) write() {
+	for {
+		if k.dirty.Wait(k.ctx) != nil {
+			return
+		}
+		all, batch := k.takeMemos()
+		for err := k.cfg.Write(encodeMemos(all)); err != nil; err = k.cfg.Write(encodeMemos(all)) {
+			k.cfg.Log.Error("cannot write down how this node serves its LUNs; what depends on it waits", "file", k.cfg.Path, "err", err)
+			if k.cfg.Runtime.Sleep(k.ctx, rewrite) != nil {
+				return
+			}
+		}
+		k.wrote(all, batch)
+	}
+}
+
+func (k *Keeper) takeMemos() (all map[catalog.UUID]memo, batch []written) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	batch, k.queue = k.queue, nil
+	return maps.Clone(k.memos), batch
+}
+
+func (k *Keeper) wrote(all map[catalog.UUID]memo, batch []written) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.disk = all
+	for _, w := range batch {
+		if l := k.luns[w.lun]; l != nil && w.pair != nil && l.pair == w.pair {
+			k.step(w.pair, failover.Remembered{LUN: w.lun, Memo: w.memo.plain()})
+		}
+	}
+}
