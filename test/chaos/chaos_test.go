@@ -41,12 +41,15 @@ func TestChaos(t *testing.T) {
 // round breaks things while hosts work on blocks that nobody has used before.
 func (r *realm) round(t *testing.T, seed uint64, n int64) {
 	var clients []history.Client
+	var hosts []*multipath.Client
 	for i := range 4 {
 		paths := []failover.Role{failover.SiteA, failover.SiteB}
 		if i%2 == 1 {
 			slices.Reverse(paths)
 		}
-		clients = append(clients, r.host(fmt.Sprintf("round%d-host%d", n, i), paths...))
+		c := r.host(fmt.Sprintf("round%d-host%d", n, i), paths...)
+		defer c.Close() // or a target has no room for those of later rounds
+		clients, hosts = append(clients, c), append(hosts, c)
 	}
 	base := n * 256 // 16 blocks are an extent: few blocks, in one extent, across two, and alone
 	w := history.Workload{
@@ -68,13 +71,15 @@ func (r *realm) round(t *testing.T, seed uint64, n int64) {
 		t.Fatalf("round %d: after %v the cluster does not come back: %v", n, faults, err)
 	}
 	w.Ops, w.WritePercent, w.FirstClient = 30, -1, len(clients)
-	last := []history.Client{r.host("last-a", failover.SiteA), r.host("last-b", failover.SiteB)}
-	if err := history.Run(settle, rec, w, last); err != nil {
+	a, b := r.host("last-a", failover.SiteA), r.host("last-b", failover.SiteB)
+	defer a.Close()
+	defer b.Close()
+	if err := history.Run(settle, rec, w, []history.Client{a, b}); err != nil {
 		t.Error(err)
 	}
 	moves, failed := 0, 0
-	for _, c := range clients {
-		moves += c.(*multipath.Client).Moves()
+	for _, h := range hosts {
+		moves += h.Moves()
 	}
 	for _, op := range rec.Ops() {
 		if op.Maybe {
