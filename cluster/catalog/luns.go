@@ -397,8 +397,9 @@ func (b *AddReplica) apply(c *change) error {
 	case len(l.Replicas) != 1:
 		return conflict("remove one first", "LUN %s has two replicas", l.Name)
 	}
-	b.Replica.Since, b.Replica.Drained = c.index, false
-	l.Replicas = append(slices.Clone(l.Replicas), b.Replica)
+	add := b.Replica
+	add.Since, add.Drained = c.index, false
+	l.Replicas = append(slices.Clone(l.Replicas), add)
 	slices.SortFunc(l.Replicas, byNode)
 	l.Revision = c.index
 	if err := c.checkReplicas(l.Replicas); err != nil {
