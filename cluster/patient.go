@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -67,13 +68,6 @@ func (t *patient) again(id raft.ServerID, term uint64) bool {
 		return false
 	}
 	members := r.GetConfiguration()
-	if members.Error() != nil {
-		return false
-	}
-	for _, m := range members.Configuration().Servers {
-		if m.ID == id {
-			return true
-		}
-	}
-	return false
+	return members.Error() == nil &&
+		slices.ContainsFunc(members.Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
 }

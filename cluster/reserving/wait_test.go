@@ -303,6 +303,16 @@ func (l *lost) Sync(context.Context) error {
 	return nil
 }
 
+// restarted gives a site a Hub that finds no majority.
+func restarted(s *site) *lost {
+	l := &lost{s, make(chan struct{}), 0}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.hub = New("a", l, s.hub.log)
+	s.hub.Apply(s.state, catalog.Result{})
+	return l
+}
+
 // TestStart: what a node finds in its own log may be older than what it has answered
 // before it was ended; so hosts wait.
 func TestStart(t *testing.T) {
@@ -311,11 +321,7 @@ func TestStart(t *testing.T) {
 		w := newWorld(t)
 		preempting(w, reservation.Preempt)
 		s := w.sites[0]
-		l := &lost{s, make(chan struct{}), 0}
-		s.applying.Lock()
-		s.hub = New("a", l, s.hub.log)
-		s.hub.Apply(s.state, catalog.Result{})
-		s.applying.Unlock()
+		l := restarted(s)
 		r := s.hub.LUN(disk)
 		reopened(w, s)
 		for host, cdb := range map[string]string{"a1": write, "b1": read, "c1": readKeys} {
@@ -345,11 +351,7 @@ func TestRely(t *testing.T) {
 		w.want(w.out("a1", reservation.RegisterAndIgnore, 0, 1, 0), "good")
 		w.want(w.out("a1", reservation.Reserve, 1, 0, reservation.WriteExclusive), "good")
 		s := w.sites[0]
-		l := &lost{s, make(chan struct{}), 0}
-		s.applying.Lock()
-		s.hub = New("a", l, s.hub.log)
-		s.hub.Apply(s.state, catalog.Result{})
-		s.applying.Unlock()
+		l := restarted(s)
 		s.hub.LUN(disk)
 		reopened(w, s)
 		w.want(run(w.host("a1"), write, nil), wait)

@@ -30,12 +30,21 @@ func astray(c *catalog.LUN, s replication.Standing) error {
 	return nil
 }
 
+// astray judges a replica of this node. What an operator has forced it to serve is not
+// judged before the cluster has decided about that.
+func (k *Keeper) astray(l *lun, r *replication.Replica) error {
+	if k.memos[l.id].What == failover.Forced {
+		return nil
+	}
+	return astray(&l.catalog, r.Standing())
+}
+
 // check takes a replica out of service that the catalog is found not to have.
 func (k *Keeper) check(l *lun) {
-	if l.replica == nil || k.memos[l.id].What == failover.Forced {
+	if l.replica == nil || l.replica.Fault() != nil {
 		return
 	}
-	if err := astray(&l.catalog, l.replica.Standing()); err != nil && l.replica.Fault() == nil {
+	if err := k.astray(l, l.replica); err != nil {
 		l.lease.set(failover.Hold)
 		l.replica.Break(err)
 	}

@@ -343,10 +343,8 @@ func (k *Keeper) Attach(id catalog.UUID, r *replication.Replica) (*Lease, error)
 	if l == nil {
 		return nil, fmt.Errorf("LUN %v has no replica at this node, as the catalog says", id)
 	}
-	if k.memos[id].What != failover.Forced {
-		if err := astray(&l.catalog, r.Standing()); err != nil {
-			return nil, err
-		}
+	if err := k.astray(l, r); err != nil {
+		return nil, err
 	}
 	l.replica = r
 	k.setRole(l, l.given)
