@@ -97,26 +97,15 @@ func drainReplica(ctx context.Context, c *client.Client, lun, node string, wait 
 	if _, err := c.DrainReplica(ctx, lun, node, true); err != nil {
 		return err
 	}
-	for over := time.After(wait); ; {
+	done, err := poll(ctx, wait, func() (bool, error) {
 		l, err := c.LUN(ctx, lun)
-		if err != nil {
-			return err
-		}
-		if !l.Serves(catalog.NodeID(node)) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-over:
-			return fmt.Errorf("node %s still serves LUN %s: is the other node there, and are both joined (twinlun status)? twinlun lun replica resume %s %s takes it back", node, lun, lun, node)
-		case <-time.After(drainLook):
-		}
+		return !l.Serves(catalog.NodeID(node)), err
+	})
+	if err != nil || done {
+		return err
 	}
+	return fmt.Errorf("node %s still serves LUN %s: is the other node there, and are both joined (twinlun status)? twinlun lun replica resume %s %s takes it back", node, lun, lun, node)
 }
-
-// drainLook is between two looks at whether something is drained.
-const drainLook = 200 * time.Millisecond
 
 func removeReplica(ctx context.Context, c *client.Client, lun, node string, wait time.Duration) error {
 	l, err := c.LUN(ctx, lun)

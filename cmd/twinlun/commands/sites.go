@@ -15,20 +15,18 @@ import (
 )
 
 func (t *tool) sites() *cobra.Command {
-	wait := 5 * time.Minute
+	wait := drainWait
 	drain := &cobra.Command{
 		Use: "drain NAME", Short: "have a site serve nothing, for planned work: no time and no data are lost", Args: cobra.ExactArgs(1),
 		Long: "drain sends the hosts of a site to the other one, hands over what only the site has, and then has it serve\n" +
 			"nothing, so that its nodes can be stopped. It returns when that is so. The site serves again after twinlun site resume.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
-			defer cancel()
-			c := t.client()
+			ctx, c := cmd.Context(), t.client()
 			nodes, err := setDrained(ctx, c, args[0], true)
 			if err != nil {
 				return err
 			}
-			if err := drained(ctx, c, nodes); err != nil {
+			if err := drained(ctx, c, nodes, wait); err != nil {
 				return fmt.Errorf("site %s is still being drained: %w (twinlun site resume has it serve again)", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "site %s serves nothing any more; its nodes can be stopped\n", args[0])
@@ -70,25 +68,20 @@ func setDrained(ctx context.Context, c *client.Client, site string, yes bool) (n
 }
 
 // drained waits until nodes serve nothing that another one could.
-func drained(ctx context.Context, c *client.Client, nodes []catalog.NodeID) error {
-	for {
+func drained(ctx context.Context, c *client.Client, nodes []catalog.NodeID, wait time.Duration) error {
+	var left []string
+	done, err := poll(ctx, wait, func() (bool, error) {
 		luns, err := c.LUNs(ctx)
-		if err != nil {
-			return err
-		}
-		var left []string
+		left = nil
 		for _, l := range luns {
 			if slices.ContainsFunc(nodes, l.Serves) {
 				left = append(left, l.Name)
 			}
 		}
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("it serves %s: is the other site there, and are both joined? (twinlun status)", strings.Join(left, ", "))
-		case <-time.After(200 * time.Millisecond):
-		}
+		return len(left) == 0, err
+	})
+	if err != nil || done {
+		return err
 	}
+	return fmt.Errorf("it serves %s: is the other site there, and are both joined? (twinlun status)", strings.Join(left, ", "))
 }

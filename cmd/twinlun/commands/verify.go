@@ -116,15 +116,6 @@ func (t *tool) verifyToTheEnd(cmd *cobra.Command, name string, start func(ctx co
 	return t.verification(cmd, func(context.Context, *client.Client) (api.Verification, error) { return v, nil })
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func judgeVerification(v *api.Verification) error {
 	switch {
 	case v.State == api.VerifyNone:
