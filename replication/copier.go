@@ -100,7 +100,7 @@ func (r *Replica) copier() {
 func (r *Replica) offerRoom() (bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conn == nil || r.closing || r.m.DirtyBlocks() == 0 || r.lettingInLocked() {
+	if r.conn == nil || r.closing || r.lettingInLocked() || r.m.DirtyBlocks() == 0 {
 		return 0
 	}
 	c := &r.copying
