@@ -67,6 +67,9 @@ func (r *Replica) Owned(most int) (n int) {
 func (r *Replica) GiveBack(most int) (left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closing {
+		return true // nobody knows
+	}
 	n := 0
 	for ext, ok := r.m.NextOwned(0); ok && n < most; ext, ok = r.m.NextOwned(ext + 1) {
 		r.stepLocked(coherence.GiveBack{Extents: dirtymap.Range{First: ext, Count: 1}})

@@ -34,6 +34,10 @@ type Config struct {
 	// must not block, nor call the Keeper. nil: nobody wants to know.
 	Changed func(lun catalog.UUID, role failover.Role)
 
+	// DrainGrace is how long hosts of a LUN that is drained have to find their other paths;
+	// 0: 6 s.
+	DrainGrace time.Duration
+
 	Clock   func() failover.Time     // nil: BootTime
 	Runtime task.Runtime             // nil: task.System
 	Random  func() uint64            // nil: crypto/rand
@@ -100,7 +104,8 @@ type lun struct {
 	joined  bool                        // as the Machine knows it
 	join    uint64
 	unfit   time.Time          // since when there is no replica that works; zero: there is one
-	retired bool               // hosts are to go to the other node, which serves, too
+	retires time.Time          // it is drained: when hosts are sent to the other node; zero: it is not
+	retired bool               // they were: this node answers none, and does what it owes the other one
 	loss    catalog.LossPolicy // that an operator has given who had this node serve alone; empty: that of the catalog
 	lease   Lease
 }
@@ -119,6 +124,9 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.DrainGrace == 0 {
+		cfg.DrainGrace = drainGrace
+	}
 	if cfg.Read == nil {
 		cfg.Read = func() ([]byte, error) { return keep.Read(cfg.Path, maxMemos) }
 	}
@@ -134,6 +142,7 @@ func New(cfg Config) (*Keeper, error) {
 	k.ctx, k.cancel = context.WithCancelCause(context.Background())
 	k.spawn("roles", k.run)
 	k.spawn("memos", k.write)
+	k.spawn("drain", k.drain)
 	return k, nil
 }
 
@@ -375,29 +384,6 @@ func (k *Keeper) Role(id catalog.UUID) (r failover.Role, holds bool) {
 		return r, false
 	}
 	return l.role, l.lease.Holds()
-}
-
-// Retire has this node answer no host any more for a LUN that the other node serves, too;
-// what it owes the other node it goes on doing. false takes that back.
-func (k *Keeper) Retire(id catalog.UUID, yes bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if l := k.luns[id]; l != nil && l.retired != yes {
-		l.retired = yes
-		k.setRole(l, l.given)
-	}
-}
-
-// Drain makes this node leave a LUN to the other one, which must have all that it needs.
-func (k *Keeper) Drain(id catalog.UUID) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	l := k.luns[id]
-	if l == nil || l.pair == nil {
-		return fmt.Errorf("LUN %v has no other replica that could take over", id)
-	}
-	k.step(l.pair, failover.Drained{LUN: id})
-	return nil
 }
 
 // run is the task that tells the Machines the time, and what became of the replicas.

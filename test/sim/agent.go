@@ -19,7 +19,6 @@ const (
 	lagTime    = time.Second           // sometimes
 	lookAgain  = 200 * time.Millisecond
 	electTime  = 4 * time.Second // until a process that has started hears of a leader; sometimes
-	drainStep  = 100 * time.Millisecond
 	drainGrace = 3 * time.Second // until a drained site sends its hosts away
 )
 
@@ -56,10 +55,6 @@ type agent struct {
 	news    task.Signal  // the log has grown
 	applied int
 	role    failover.Role
-
-	// Of drain.
-	began   bool
-	retires time.Duration // when hosts are sent away
 }
 
 // newAgent begins where a snapshot has the site, which may be anything that it had reached
@@ -71,6 +66,7 @@ func (s *site) newAgent() *agent {
 		Self: catalog.NodeID(s.name), Path: "memos", Propose: a.propose, Changed: a.changed,
 		Clock: a.clock, Runtime: g, Random: s.w.rand.Uint64, Read: a.memos.read,
 		Write: func(p []byte) error { return a.writeMemos(p) }, Log: s.w.logger(s.name),
+		DrainGrace: 1 + upTo(s.w.rand, drainGrace),
 	})
 	if err != nil {
 		s.w.fail("site %s: %v", s.name, err)
@@ -223,45 +219,6 @@ func (a *agent) propose(ctx context.Context, body catalog.Body) error {
 			return o.Error
 		case known:
 			return nil
-		}
-	}
-}
-
-// drain is the task that empties the site while it is drained, as that of the daemon does.
-func (a *agent) drain() {
-	for {
-		a.s.group.Sleep(background, drainStep)
-		if a.s.node == nil || a.s.growing || a.s.stopped {
-			continue
-		}
-		if self, _ := a.state().Node(catalog.NodeID(a.s.name)); self.Drained {
-			a.drainLUN()
-		} else if a.began {
-			a.stay()
-		}
-	}
-}
-
-func (a *agent) stay() {
-	a.keeper.Retire(lunUUID, false)
-	a.began = false
-}
-
-// drainLUN takes the next step.
-func (a *agent) drainLUN() {
-	role, _ := a.keeper.Role(lunUUID)
-	switch now := a.c.w.sched.Elapsed(); {
-	case !a.began && role.Serve != failover.Together:
-	case !a.began:
-		a.began, a.retires = true, now+upTo(a.c.w.rand, drainGrace)
-	case now < a.retires:
-	case role.Serve == failover.Together:
-		a.keeper.Retire(lunUUID, true)
-	case role.Serve == failover.ByItself:
-		a.stay()
-	case !a.s.rep.GiveBack(1<<12) && a.s.rep.Status().Dirty == 0:
-		if err := a.keeper.Drain(lunUUID); err != nil {
-			a.c.w.fail("site %s: %v", a.s.name, err)
 		}
 	}
 }

@@ -240,13 +240,17 @@ func (c *cluster) someOrder(s *site, n int) {
 	w.group.Go("operator", func() { c.order(body) })
 }
 
-// drain has a site drained during something.
+// drain has a site, or its replica, drained during something.
 func (c *cluster) drain(s *site, during func()) {
-	yes, no := true, false
+	name := catalog.NodeID(s.name)
+	order := func(yes bool) { c.order(&catalog.ChangeNode{Name: name, Drained: &yes}) }
+	if chance(c.w.rand, 50) {
+		order = func(yes bool) { c.order(&catalog.DrainReplica{LUN: lunUUID, Node: name, Drained: yes}) }
+	}
 	c.w.drains = true
-	c.order(&catalog.ChangeNode{Name: catalog.NodeID(s.name), Drained: &yes})
+	order(true)
 	during()
-	c.order(&catalog.ChangeNode{Name: catalog.NodeID(s.name), Drained: &no})
+	order(false)
 	c.w.drains = false
 }
 

@@ -129,7 +129,7 @@ func drainsParted(w *world) {
 		s := w.sites[w.rand.IntN(2)]
 		w.cluster.drain(s, func() {
 			w.until(func() bool { return s.agent.role.Serve == failover.None })
-			w.sleep(upTo(w.rand, 2*drainStep))
+			w.sleep(upTo(w.rand, 200*time.Millisecond)) // the Keeper looks twice
 			w.link.sever(errParted)
 			w.sleep(2 * time.Second)
 		})

@@ -194,7 +194,6 @@ func (s *site) main() {
 	if s.agent != nil {
 		node = replication.NewClusterNode(w.logger(s.name), s.agent.keeper.Beats(catalog.NodeID(w.sites[1-s.no].name)))
 		s.group.Go("raft", s.agent.follow)
-		s.group.Go("drain", s.agent.drain)
 	}
 	if err := node.Add(rep); err != nil {
 		w.fail("site %s: %v", s.name, err)

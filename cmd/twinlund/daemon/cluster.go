@@ -29,7 +29,6 @@ type cluster struct {
 	base *config.Config // what the node has to itself
 	log  *slog.Logger
 	wake chan struct{} // of follow
-	away chan struct{} // wakes drain
 	last string        // follow's: what it could not do, as it was told last
 	access
 
@@ -49,7 +48,7 @@ type cluster struct {
 const followAgain = 5 * time.Second
 
 func newCluster(d *Daemon) *cluster {
-	return &cluster{d: d, base: d.cfg, log: d.log, wake: make(chan struct{}, 1), away: make(chan struct{}, 1), access: newAccess()}
+	return &cluster{d: d, base: d.cfg, log: d.log, wake: make(chan struct{}, 1), access: newAccess()}
 }
 
 // open takes up the membership that the folder has, if any.
@@ -186,7 +185,6 @@ func (c *cluster) follow(ctx context.Context) {
 			return
 		}
 		if m := c.Member(); m != nil && !m.Witness() {
-			c.wakeDrain()
 			next, errs := view.Of(c.base, m.Self(), m.State(), m.Unseal)
 			if !c.sure.Load() {
 				next.Targets = nil // a host that is refused by mistake may never come again

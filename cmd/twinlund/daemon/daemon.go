@@ -172,7 +172,6 @@ func (d *Daemon) run() {
 	}
 	if d.cluster != nil { // at last: what it opens it serves itself
 		d.tasks.Go(func() { d.cluster.follow(d.ctx) })
-		d.tasks.Go(func() { d.cluster.drain(d.ctx) })
 		d.tasks.Go(func() {
 			if err := d.api.Serve(d.sockets.api); !errors.Is(err, http.ErrServerClosed) {
 				d.fail(fmt.Errorf("the API on %v: %w", d.sockets.api.Addr(), err))
