@@ -325,6 +325,19 @@ func (h *history) has(site, sector int) {
 	}
 }
 
+// destroyed notes that a site's replica is gone. What it had and flushed is no more there,
+// also when the site has joined anew and the other one is lost then.
+func (h *history) destroyed(site int) {
+	for _, o := range h.ops {
+		o.synced = o.synced && o.site != site
+	}
+	for _, r := range h.registers {
+		for _, v := range r.values {
+			v.sites &^= 1 << site
+		}
+	}
+}
+
 // lose works out what may be left of every sector after crashes.
 func (h *history) lose(lost [2]loss) {
 	for _, o := range h.ops {

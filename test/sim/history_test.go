@@ -116,6 +116,8 @@ func TestLosses(t *testing.T) {
 		{"taken over by one that crashed too", func(s *story) { s.write(0); s.has(1, 0) }, [2]loss{os, os}, []uint64{1, 0}, nil},
 		{"flushed, and the site destroyed", func(s *story) { s.write(0); s.sync(0) }, [2]loss{gone, none}, []uint64{1, 0}, nil},
 		{"copied, and the site destroyed", func(s *story) { s.write(0); s.has(1, 0) }, [2]loss{gone, none}, []uint64{1}, []uint64{0}},
+		{"destroyed, and then the other site", func(s *story) { s.write(0); s.sync(0); s.has(1, 0); s.destroyed(0) }, [2]loss{none, gone}, []uint64{1, 0}, nil},
+		{"destroyed, copied again, and then the other site", func(s *story) { s.write(0); s.has(1, 0); s.destroyed(0); s.has(0, 0) }, [2]loss{none, gone}, []uint64{1}, []uint64{0}},
 		{"under way", func(s *story) { s.write(0); s.sync(0); s.beginWrite(0, block, false); s.kill(0) }, [2]loss{os, none}, []uint64{2, 1}, []uint64{0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -315,6 +315,7 @@ func (s *site) destroy() {
 	}
 	s.made, s.blank, s.met = false, true, false
 	s.size = s.w.shape.start // and grows again, if the peer has
+	s.w.hist.destroyed(s.no)
 	s.w.crash(s, lossReplica)
 }
 
