@@ -52,14 +52,21 @@ func (k *Keeper) Force(ctx context.Context, id catalog.UUID, loss catalog.LossPo
 	if err := k.force(id, loss); err != nil {
 		return err
 	}
-	for {
-		if r, holds := k.Role(id); r.Free && holds {
-			return nil
-		}
+	for !k.servesAlone(id) {
 		if err := k.cfg.Runtime.Sleep(ctx, forcing); err != nil {
 			return fmt.Errorf("wait until LUN %v is served: %w", id, err)
 		}
 	}
+	return nil
+}
+
+// servesAlone tells whether hosts of a LUN are answered by this node alone. Its replica may
+// follow a role a little later: once it has noted it durably.
+func (k *Keeper) servesAlone(id catalog.UUID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.luns[id]
+	return l != nil && l.role.Free && l.lease.Holds() && l.replica != nil && l.replica.Status().Serving
 }
 
 func (k *Keeper) force(id catalog.UUID, loss catalog.LossPolicy) error {
