@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # common.sh - what our guest scripts share:  . /share/common.sh PORT_A PORT_B IQN
 # Ports are those of the host's loopback address. LUN says which logical unit (0).
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "FAILED: line $LINENO ended with $?: $BASH_COMMAND"' ERR # or set -e ends it without a word
 . /usr/lib/initiator-vm/lib.sh
 port_a=$1 port_b=$2 iqn=$3 lun=${LUN:-0}
 
