@@ -491,6 +491,8 @@ func TestSettings(t *testing.T) {
 		{&ChangeSettings{Lease: d("2000000h")}, Invalid, "at most 20s each"},
 		{&ChangeSettings{Lease: d("-1s")}, Invalid, "lease"},
 		{&ChangeSettings{ColdAfter: d("0s")}, Invalid, "cold_after"},
+		{&ChangeSettings{HoldWait: d("-1s")}, Invalid, "hold_wait"},
+		{&ChangeSettings{HoldWait: d("25s")}, Invalid, "hold_wait: 25s after the 3.54s until a site serves alone"},
 		{&ChangeSettings{CopyRate: ptr[int64](1000)}, Invalid, "copy_rate"},
 		{&ChangeSettings{CopyRate: ptr[int64](-1)}, Invalid, "copy_rate"},
 	})

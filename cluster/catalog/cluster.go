@@ -22,6 +22,10 @@ type Settings struct {
 	PreferredDelay Duration `json:"preferred_delay"`
 	// ColdAfter is when ownership of extents that are not written is given back.
 	ColdAfter Duration `json:"cold_after"`
+	// HoldWait is how long host commands wait for a lost site that has the newest data of
+	// what they touch to come back, since the other one serves alone, until they end with
+	// an error (loss policy hold); 0: they do not wait.
+	HoldWait Duration `json:"hold_wait"`
 	// CopyRate bounds the copying of a LUN, in bytes per second; 0: no bound.
 	CopyRate int64 `json:"copy_rate"`
 	// Compress compresses copies on the way.
@@ -34,6 +38,7 @@ var DefaultSettings = Settings{
 	Lease:          Duration(2 * time.Second),
 	PreferredDelay: Duration(time.Second),
 	ColdAfter:      Duration(10 * time.Second),
+	HoldWait:       Duration(15 * time.Second), // a process that has crashed is back by then
 	Compress:       true,
 }
 
@@ -45,6 +50,9 @@ const (
 	// maxAway bounds how long hosts may have to wait until one site serves alone: Linux
 	// gives a SCSI command 30 s, and a proposal takes time too.
 	maxAway = Duration(20 * time.Second)
+
+	// maxHeld bounds that with HoldWait, in which a command may wait, too.
+	maxHeld = Duration(28 * time.Second)
 
 	minCold = Duration(100 * time.Millisecond)
 	maxCold = Duration(time.Hour)
@@ -72,6 +80,8 @@ func (s Settings) check() error {
 	case s.Away() > maxAway:
 		return invalid("lease", "heartbeat %v, preferred_delay %v and lease %v: hosts would wait for %v, and give up after 30 s; at most %v are possible",
 			s.Heartbeat, s.PreferredDelay, s.Lease, s.Away(), maxAway)
+	case s.HoldWait < 0 || s.Away()+s.HoldWait > maxHeld:
+		return invalid("hold_wait", "%v after the %v until a site serves alone: hosts give up after 30 s; at most %v together are possible", s.HoldWait, s.Away(), maxHeld)
 	case s.ColdAfter < minCold || s.ColdAfter > maxCold:
 		return invalid("cold_after", "%v is not between %v and %v", s.ColdAfter, minCold, maxCold)
 	case s.CopyRate != 0 && s.CopyRate < minRate:
@@ -140,6 +150,7 @@ type ChangeSettings struct {
 	Lease          *Duration `json:"lease,omitempty"`
 	PreferredDelay *Duration `json:"preferred_delay,omitempty"`
 	ColdAfter      *Duration `json:"cold_after,omitempty"`
+	HoldWait       *Duration `json:"hold_wait,omitempty"`
 	CopyRate       *int64    `json:"copy_rate,omitempty"`
 	Compress       *bool     `json:"compress,omitempty"`
 }
@@ -153,6 +164,7 @@ func (b *ChangeSettings) apply(c *change) error {
 	replace(&s.Lease, b.Lease)
 	replace(&s.PreferredDelay, b.PreferredDelay)
 	replace(&s.ColdAfter, b.ColdAfter)
+	replace(&s.HoldWait, b.HoldWait)
 	replace(&s.CopyRate, b.CopyRate)
 	replace(&s.Compress, b.Compress)
 	if err := s.check(); err != nil {
@@ -161,8 +173,8 @@ func (b *ChangeSettings) apply(c *change) error {
 	c.core.Settings = s
 	c.core.LongestLease = max(c.core.LongestLease, s.Lease)
 	c.note(ClusterChanged{})
-	c.log(Info, "cluster", "settings changed: heartbeat %v, lease %v, preferred delay %v, cold after %v, copy rate %d, compress %t",
-		s.Heartbeat, s.Lease, s.PreferredDelay, s.ColdAfter, s.CopyRate, s.Compress)
+	c.log(Info, "cluster", "settings changed: heartbeat %v, lease %v, preferred delay %v, cold after %v, hold wait %v, copy rate %d, compress %t",
+		s.Heartbeat, s.Lease, s.PreferredDelay, s.ColdAfter, s.HoldWait, s.CopyRate, s.Compress)
 	return nil
 }
 

@@ -129,7 +129,7 @@ func story(t testing.TB) (all [][]byte) {
 		&ChangeNode{Name: "b", Addresses: []string{"192.0.2.2:7480", "[2001:db8::2]:7480"}, Voter: ptr(true), Version: ptr(1), Site: ptr("rome")},
 		&ChangeNode{Name: "b", Site: ptr("paris")}, &RemoveNode{"c"},
 		&RenameCluster{"production"},
-		&ChangeSettings{ptr(DefaultSettings.Heartbeat), ptr(3 * DefaultSettings.PreferredDelay), ptr(DefaultSettings.PreferredDelay), ptr(DefaultSettings.ColdAfter), ptr[int64](1 << 20), ptr(false)},
+		&ChangeSettings{ptr(DefaultSettings.Heartbeat), ptr(3 * DefaultSettings.PreferredDelay), ptr(DefaultSettings.PreferredDelay), ptr(DefaultSettings.ColdAfter), ptr(DefaultSettings.HoldWait), ptr[int64](1 << 20), ptr(false)},
 		lun(20, "disk", "a b"), lun(21, "scratch", "a"), lun(22, "gone", "b"),
 		&ChangeLUN{ID: id(20), Name: ptr("data"), Size: ptr[int64](2 << 30), Preferred: ptr[NodeID]("b"), Loss: ptr(ServeStale), ReadOnly: ptr(false), Removable: ptr(true)},
 		&TakeAlone{take("a", 1, 0)}, &JoinBoth{take("a", 2, 7)}, &Leave{take("b", 3, 0)}, &ForceAlone{take("b", 3, 0)}, &ForceAlone{take("b", 4, 0)},

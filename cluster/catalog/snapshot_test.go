@@ -22,7 +22,7 @@ func sealed(body string) string {
 // TestSnapshotForm is the form of a snapshot.
 func TestSnapshotForm(t *testing.T) {
 	const none = `{"kind":"catalog","value":{"format":1,"index":0,"cluster":{"id":"00000000-0000-0000-0000-000000000000","name":""},"version":1,` +
-		`"settings":{"heartbeat":"500ms","lease":"2s","preferred_delay":"1s","cold_after":"10s","copy_rate":0,"compress":true},` +
+		`"settings":{"heartbeat":"500ms","lease":"2s","preferred_delay":"1s","cold_after":"10s","hold_wait":"15s","copy_rate":0,"compress":true},` +
 		`"longest_lease":"2s","discovery":{},"decided":0,"events":0}}` + "\n"
 	if got := string(bytesOf(t, New())); got != sealed(none) {
 		t.Errorf("got\n%swant\n%s", got, sealed(none))

@@ -106,6 +106,7 @@ type lun struct {
 	unfit   time.Time          // since when there is no replica that works; zero: there is one
 	retires time.Time          // it is drained: when hosts are sent to the other node; zero: it is not
 	retired bool               // they were: this node answers none, and does what it owes the other one
+	wait    catalog.Duration   // the setting HoldWait, as the replica knows it
 	loss    catalog.LossPolicy // that an operator has given who had this node serve alone; empty: that of the catalog
 	lease   Lease
 }
@@ -234,8 +235,9 @@ func (k *Keeper) place(c catalog.LUN, changed map[*pair][]catalog.LUN, gone map[
 	}
 	was := l.pair
 	known := l.catalog.Term == c.Term && l.catalog.Preferred == c.Preferred && slices.Equal(l.catalog.Forks, c.Forks) && was != nil
-	policy := l.catalog.Loss != c.Loss
-	l.catalog = c
+	wait := k.state.Settings().HoldWait
+	policy := l.catalog.Loss != c.Loss || l.wait != wait
+	l.catalog, l.wait = c, wait
 	l.current.Store(&c)
 	k.check(l)
 	l.pair = k.pairWith(c.Other(k.cfg.Self))
@@ -310,6 +312,7 @@ func (k *Keeper) setRole(l *lun, r failover.Role) {
 // yet, cannot go on without the other replica: that may still be served.
 func (k *Keeper) wordOf(l *lun, r failover.Role) coherence.Role {
 	w := coherence.Role{Term: r.Term, ID: k.epoch(l, r.Term), Serve: coherence.ServeBoth, Forced: r.Forced, Least: l.catalog.Join}
+	w.Patience = uint32(time.Duration(l.wait) * coherence.TicksPerSecond / time.Second)
 	if r.Forced {
 		w.ID = k.memos[l.id].ID
 	}

@@ -48,6 +48,7 @@ func demoCommand() *cobra.Command {
 	f.DurationVar(&o.Line.Delay, "link-delay", 0, "one-way delay of the link")
 	f.Int64Var(&o.Line.Rate, "link-rate", 0, "rate of the link, bits per second in each direction; 0: no limit")
 	f.DurationVar(&o.ColdAfter, "cold-after", 0, "how long a site keeps the ownership of what it does not write; default: 10s")
+	f.DurationVar(&o.HoldWait, "hold-wait", 0, "how long hosts wait for a lost site that has the newest data; default: 15s")
 	f.BoolVar(&o.NoRestart, "no-restart", false, "do not start a killed daemon again")
 	return cmd
 }

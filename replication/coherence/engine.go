@@ -100,10 +100,11 @@ type Engine struct {
 	join  join
 
 	// The role (role.go).
-	role      Role
-	aloneTerm uint64           // as RoleState's
-	fork      bool             // as RoleState's
-	full      []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
+	role       Role
+	aloneTerm  uint64           // as RoleState's
+	aloneSince uint32           // when this replica began to serve alone, in ticks
+	fork       bool             // as RoleState's
+	full       []dirtymap.Range // of the prepared outcome: extents that are dirty as a whole; nil: all that are owned
 
 	// Flushing (flush.go).
 	relaxed  map[uint64]struct{} // extents to look at after a flush that begins later

@@ -166,6 +166,35 @@ func TestLeast(t *testing.T) {
 	}
 }
 
+// TestPatience: a host command waits for as long as the role says, since this replica began
+// to serve alone; a later one does not wait anew.
+func TestPatience(t *testing.T) {
+	const patience = 5
+	m := dirtymap.New(dirtymap.Geometry{Size: dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize})
+	m.Set(0, dirtymap.Stale)
+	e := New(Config{Map: m, Predictor: fixedWindow{}, RoleState: RoleState{Term: 1, History: [16]byte{1}}, Serve: ServeBoth})
+	e.Step(Tick{100})
+	todo := e.Step(Role{Term: 2, Serve: ServeAlone, Patience: patience})
+	for ; len(todo) > 0; todo = todo[1:] {
+		if l, logs := todo[0].(Log); logs {
+			todo = append(todo, e.Step(Done{Token: l.Token})...)
+		}
+	}
+	ends := func(op uint64, actions []Action) bool {
+		return slices.ContainsFunc(actions, func(a Action) bool { ad, ok := a.(Admit); return ok && ad.Op == op && errors.Is(ad.Err, ErrHeld) })
+	}
+	want := func(op uint64) Want { return Want{Op: op, Extents: dirtymap.Range{Count: 1}} }
+	if ends(1, e.Step(want(1))) || ends(1, e.Step(Tick{100 + patience - 1})) {
+		t.Error("it does not wait")
+	}
+	if !ends(1, e.Step(Tick{100 + patience})) {
+		t.Error("it waits for ever")
+	}
+	if !ends(2, e.Step(want(2))) {
+		t.Error("a later command waits anew")
+	}
+}
+
 // TestGrowing: both nodes come to the same size, whichever of them is ahead, and a
 // size that only one of them has room for changes nothing.
 func TestGrowing(t *testing.T) {

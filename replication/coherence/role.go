@@ -26,7 +26,7 @@ func (s Serve) String() string { return [...]string{"both", "the other site", "a
 type Loss uint8
 
 const (
-	LossHold       Loss = iota // host commands on it end with ErrHeld until the peer is back
+	LossHold       Loss = iota // host commands on it wait (Role.Patience), then end with ErrHeld until the peer is back
 	LossServeStale             // what is here becomes the truth as soon as a host asks for it
 	LossRollback               // the last consistency point; not available yet
 )
@@ -42,6 +42,9 @@ type Role struct {
 	ID    [16]byte // random: names the change
 	Serve Serve
 	Loss  Loss
+	// Patience is how long host commands wait, with LossHold, for a peer that has the newest
+	// data to come back: ticks since this replica began to serve alone.
+	Patience uint32
 	// Tied keeps a replica that serves alone, and is joined, from going on alone when the
 	// link breaks. It must be so before it is proposed that both serve: should the link
 	// break then, the peer may learn of the decision first, and not yet of the break.
@@ -123,7 +126,7 @@ func (r Role) Follows(was Role) bool { return r.Fork != [16]byte{} && r.Fork == 
 // than this node knows of.
 func (e *Engine) follow() {
 	if p := e.join.peer; p.Alone && p.Term > e.role.Term {
-		e.setRole(Role{Term: p.Term, ID: p.TermID, Serve: ServeNone, Loss: e.role.Loss})
+		e.setRole(Role{Term: p.Term, ID: p.TermID, Serve: ServeNone, Loss: e.role.Loss, Patience: e.role.Patience})
 	}
 }
 
@@ -277,7 +280,7 @@ func (e *Engine) entered() {
 // beAlone opens the gate. The first write of an extent has to be logged as one that the
 // peer knows nothing of, also where the extent was owned before.
 func (e *Engine) beAlone() {
-	e.join.phase = alone
+	e.join.phase, e.aloneSince = alone, e.now
 	for ext, ok := e.m.NextOwned(0); ok; ext, ok = e.m.NextOwned(ext + 1) {
 		if e.m.State(ext)&dirtymap.Alone == 0 {
 			e.m.Change(ext, dirtymap.Logged, 0)
@@ -333,8 +336,12 @@ func writes(en *entry) bool {
 	return slices.ContainsFunc(en.waiters, func(w waiter) bool { return w.write })
 }
 
-// hold ends the host commands that wait for an extent which only the peer has.
+// hold ends the host commands that wait for an extent which only the peer has, unless it
+// may still come back in time. Ticks try again.
 func (e *Engine) hold(ext uint64, en *entry) {
+	if e.now-e.aloneSince < e.role.Patience {
+		return
+	}
 	waiters := en.waiters
 	en.waiters = nil
 	for _, w := range waiters {

@@ -3,6 +3,7 @@ package coherence
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ type roles struct {
 	takes  int  // times that a node proposes to serve alone
 	joins  int  // times that the one that serves alone proposes that both do
 	forces int  // times that the operator makes a node serve alone
+	waits  bool // host commands wait for a peer that has the newest data
 	late   bool // and each time the group has agreed upon something else before it hears of that
 	loss   Loss
 	begin  decision // what the group had decided before; zero: that both serve
@@ -94,6 +96,9 @@ func (w *world) act(i int) {
 
 func (w *world) role(i int, d decision) Role {
 	r := Role{Term: d.term, ID: [16]byte{byte(d.term)}, Serve: ServeNone, Loss: w.scope.roles.loss}
+	if w.scope.roles.waits {
+		r.Patience = math.MaxUint32
+	}
 	switch {
 	case d.both:
 		r.Serve = ServeBoth
@@ -279,7 +284,7 @@ func (w *world) answer(i, k, x int) {
 // mayFail tells whether a host command may end like that.
 func (w *world) mayFail(i int, a Admit) bool {
 	return w.scope.roles != nil && (errors.Is(a.Err, ErrUnavailable) && (w.n[i].e.role.Serve != ServeAlone || w.n[i].forced.Term != 0) ||
-		errors.Is(a.Err, ErrHeld) && w.n[i].e.join.phase == alone && w.scope.roles.loss == LossHold)
+		errors.Is(a.Err, ErrHeld) && w.n[i].e.join.phase == alone && w.scope.roles.loss == LossHold && !w.scope.roles.waits)
 }
 
 // has tells whether write v of extent x was made over write u, or is u.
@@ -382,6 +387,9 @@ func brief(s RoleState) string {
 // roleScopes are those with a group that decides who serves.
 var roleScopes = []scope{
 	{name: "alone, held", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1}},
+	{name: "alone, waited for", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1, waits: true}},
+	{name: "alone, waited for and back", extents: 1, reads: [2]int{1, 0}, writes: both(1), cuts: 2, owner: 2, roles: &roles{takes: 1, joins: 1, waits: true}},
+	{name: "two extents, one of them waited for", extents: 2, writes: both(1), cuts: 1, roles: &roles{takes: 1, waits: true}},
 	{name: "alone, stale data served", extents: 1, reads: both(1), writes: both(1), cuts: 1, roles: &roles{takes: 1, loss: LossServeStale}},
 	{name: "alone and back", extents: 1, writes: both(1), reads: [2]int{0, 1}, cuts: 2, roles: &roles{joins: 1, begin: decision{term: 2, node: 0}}},
 	{name: "alone, owned before", extents: 1, writes: [2]int{2, 0}, cuts: 1, roles: &roles{begin: decision{term: 2, node: 0}}},

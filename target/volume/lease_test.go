@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -182,7 +183,7 @@ func (p *pair) joinBoth(t testing.TB, like coherence.Role) {
 	for joined := false; !joined; {
 		must(t, ctx.Err())
 		r := role(2, coherence.ServeAlone)
-		r.Loss, r.Tied = like.Loss, true
+		r.Loss, r.Patience, r.Tied = like.Loss, like.Patience, true
 		var err error
 		joined, err = p.sides[0].rep.SetRole(r)
 		must(t, err)
@@ -193,6 +194,46 @@ func (p *pair) joinBoth(t testing.TB, like coherence.Role) {
 	}
 	for _, s := range p.sides {
 		s.setRole(t, role(3, coherence.ServeBoth))
+	}
+}
+
+// TestHeldUntilBack: what only the lost site has is waited for, and is there when that site
+// comes back in time.
+func TestHeldUntilBack(t *testing.T) {
+	p, ctx := newPair(t), limited(t)
+	a, b := p.sides[0], p.sides[1]
+	for _, s := range p.sides {
+		s.setRole(t, role(1, coherence.ServeBoth))
+	}
+	const readAt, writeAt = 896 << 10, 448 << 10
+	one, two, got := pattern(4096, 1), pattern(4096, 2), make([]byte, 4096)
+	must(t, a.vol.WriteAt(ctx, one, 0, false))
+	must(t, b.vol.WriteAt(ctx, one, readAt, true))
+	must(t, b.vol.WriteAt(ctx, one, writeAt, true))
+	p.cut()
+	alone := role(2, coherence.ServeAlone)
+	alone.Patience = math.MaxUint32
+	a.setRole(t, alone)
+	b.setRole(t, role(2, coherence.ServeNone))
+	done := make(chan error, 2)
+	go func() { done <- a.vol.ReadAt(ctx, got, readAt) }()
+	go func() { done <- a.vol.WriteAt(ctx, two, writeAt, false) }()
+	for a.rep.Status().Waiting < 2 {
+		must(t, ctx.Err())
+		must(t, a.vol.ReadAt(ctx, make([]byte, 4096), 0)) // nothing else waits
+	}
+	p.connect(t)
+	p.joinBoth(t, alone)
+	must(t, <-done)
+	must(t, <-done)
+	if !bytes.Equal(got, one) {
+		t.Error("other bytes were read")
+	}
+	for _, s := range p.sides {
+		must(t, s.vol.ReadAt(ctx, got, writeAt))
+		if !bytes.Equal(got, two) {
+			t.Error("other bytes than were written")
+		}
 	}
 }
 

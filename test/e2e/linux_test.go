@@ -119,10 +119,10 @@ func exists(path string) bool {
 }
 
 // TestLinuxFailover: one disk over both sites, under dm-multipath; each of the sites dies,
-// and comes back, while fio writes and verifies.
+// and comes back, while fio writes and verifies. The test obeys the guest.
 func TestLinuxFailover(t *testing.T) {
 	t.Parallel()
-	r := startForVM(t, "--size", "256MiB", "--cold-after", "500ms", "--no-restart")
+	r := startForVM(t, "--size", "256MiB", "--cold-after", "500ms", "--hold-wait", "24s", "--no-restart")
 	shared, done := t.TempDir(), make(chan struct{})
 	obeyed := make(chan struct{})
 	go func() {
@@ -138,31 +138,24 @@ func TestLinuxFailover(t *testing.T) {
 	sameBytes(t, r)
 }
 
-// obey does what the guest asks for by files in a folder, until done: it takes idle away
-// when neither site has anything that the other one would miss; it kills a site for
-// dead-SITE, says so with gone-SITE, and starts it again when dead-SITE is not there any more.
+// obey does what the guest asks for by files in a folder, until done, and takes each away
+// when it has happened: idle, that neither site has anything which the other one would miss,
+// and kill-SITE and start-SITE.
 func (r *running) obey(folder string, done <-chan struct{}) {
-	var dead [2]bool
+	orders := map[string]func() bool{"idle": func() bool { return r.idle(0) && r.idle(1) }}
+	for site := range 2 {
+		orders[fmt.Sprint("kill-", site)] = func() bool { r.kill(site); return true }
+		orders[fmt.Sprint("start-", site)] = func() bool { r.revive(site); return true }
+	}
 	for {
 		select {
 		case <-done:
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
-		if idle := filepath.Join(folder, "idle"); exists(idle) && r.idle(0) && r.idle(1) {
-			os.Remove(idle)
-		}
-		for site := range 2 {
-			switch wanted := exists(filepath.Join(folder, fmt.Sprint("dead-", site))); {
-			case wanted && !dead[site]:
-				r.kill(site)
-				if err := os.WriteFile(filepath.Join(folder, fmt.Sprint("gone-", site)), nil, 0o600); err != nil {
-					r.t.Error(err)
-				}
-				dead[site] = true
-			case !wanted && dead[site]:
-				r.revive(site)
-				dead[site] = false
+		for name, obeyed := range orders {
+			if path := filepath.Join(folder, name); exists(path) && obeyed() {
+				os.Remove(path)
 			}
 		}
 	}

@@ -74,7 +74,8 @@ func (c *cluster) newLUN() catalog.Body {
 func (c *cluster) somePace() catalog.Body {
 	p := paces[c.w.rand.IntN(len(paces))]
 	d := func(d time.Duration) *catalog.Duration { return (*catalog.Duration)(&d) }
-	return &catalog.ChangeSettings{Heartbeat: d(p.heartbeat), Lease: d(p.lease), PreferredDelay: d(p.preferred)}
+	hold := time.Duration(c.w.rand.IntN(3)) * 5 * time.Second
+	return &catalog.ChangeSettings{Heartbeat: d(p.heartbeat), Lease: d(p.lease), PreferredDelay: d(p.preferred), HoldWait: d(hold)}
 }
 
 func (c *cluster) somePolicy() catalog.LossPolicy {

@@ -47,6 +47,7 @@ type SettingsChange struct {
 	Lease          *catalog.Duration `json:"lease,omitempty" doc:"how long that lasts"`
 	PreferredDelay *catalog.Duration `json:"preferred_delay,omitempty" doc:"how much later than the preferred node the other one wants to serve alone"`
 	ColdAfter      *catalog.Duration `json:"cold_after,omitempty" doc:"when ownership of what is not written is given back"`
+	HoldWait       *catalog.Duration `json:"hold_wait,omitempty" doc:"how long host commands wait for a lost site that has the newest data to come back, before they end with an error"`
 	CopyRate       *int64            `json:"copy_rate,omitempty" doc:"limit of copying a LUN, bytes per second; 0: none"`
 	Compress       *bool             `json:"compress,omitempty" doc:"compress copies on the way"`
 }

@@ -160,7 +160,7 @@ func (p *planner) settings(w *SettingsChange) error {
 	body := &catalog.ChangeSettings{
 		Heartbeat: given(&c, "heartbeat", w.Heartbeat, is.Heartbeat), Lease: given(&c, "lease", w.Lease, is.Lease),
 		PreferredDelay: given(&c, "preferred_delay", w.PreferredDelay, is.PreferredDelay), ColdAfter: given(&c, "cold_after", w.ColdAfter, is.ColdAfter),
-		CopyRate: given(&c, "copy_rate", w.CopyRate, is.CopyRate), Compress: given(&c, "compress", w.Compress, is.Compress),
+		HoldWait: given(&c, "hold_wait", w.HoldWait, is.HoldWait), CopyRate: given(&c, "copy_rate", w.CopyRate, is.CopyRate), Compress: given(&c, "compress", w.Compress, is.Compress),
 	}
 	if len(c.Fields) == 0 {
 		return nil

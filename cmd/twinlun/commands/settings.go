@@ -25,7 +25,7 @@ func (t *tool) settings() *cobra.Command {
 }
 
 func (t *tool) setSettings() *cobra.Command {
-	var heartbeat, lease, delay, cold time.Duration
+	var heartbeat, lease, delay, cold, hold time.Duration
 	var rate string
 	var compress bool
 	c := &cobra.Command{
@@ -38,7 +38,7 @@ func (t *tool) setSettings() *cobra.Command {
 				value time.Duration
 			}{
 				"heartbeat": {&n.Heartbeat, heartbeat}, "lease": {&n.Lease, lease},
-				"preferred-delay": {&n.PreferredDelay, delay}, "cold-after": {&n.ColdAfter, cold},
+				"preferred-delay": {&n.PreferredDelay, delay}, "cold-after": {&n.ColdAfter, cold}, "hold-wait": {&n.HoldWait, hold},
 			} {
 				if d := catalog.Duration(to.value); given(flag) {
 					*to.field = &d
@@ -63,6 +63,7 @@ func (t *tool) setSettings() *cobra.Command {
 	f.DurationVar(&lease, "lease", 0, "how long that lasts: a site that is lost is waited for so long")
 	f.DurationVar(&delay, "preferred-delay", 0, "how much later than the preferred node the other one wants to serve alone")
 	f.DurationVar(&cold, "cold-after", 0, "when a site gives back the ownership of what it does not write any more")
+	f.DurationVar(&hold, "hold-wait", 0, "how long hosts wait for a lost site that has the newest data, until they get an error")
 	f.StringVar(&rate, "copy-rate", "", "limit of copying a LUN, bytes per second like 100MiB; 0: none")
 	f.BoolVar(&compress, "compress", true, "compress copies on the way")
 	return c
@@ -77,6 +78,7 @@ func settingsText(w io.Writer, s catalog.Settings) {
 	row(w, "lease", s.Lease)
 	row(w, "preferred delay", s.PreferredDelay)
 	row(w, "cold after", s.ColdAfter)
+	row(w, "hold wait", s.HoldWait)
 	row(w, "copy rate", rate)
 	row(w, "compress", s.Compress)
 }

@@ -44,6 +44,7 @@ type Options struct {
 	Size      int64         // bytes; 0: DefaultSize, or that of the LUN in Dir
 	BlockSize int64         // bytes; 0: 512, or that of the LUN in Dir
 	ColdAfter time.Duration // ownership of what is not written is given back; 0: as the cluster has it
+	HoldWait  time.Duration // host commands wait for a lost site that has the newest data; 0: as the cluster has it
 	Line      emulator.State
 	NoRestart bool
 	Out       io.Writer

@@ -108,6 +108,22 @@ func (s *site) join(ctx context.Context, first, c *client.Client) error {
 	return err
 }
 
+// settings changes those that were given.
+func (d *demo) settings(ctx context.Context, c *client.Client) error {
+	var change api.SettingsChange
+	if cold := catalog.Duration(d.o.ColdAfter); cold > 0 {
+		change.ColdAfter = &cold
+	}
+	if hold := catalog.Duration(d.o.HoldWait); hold > 0 {
+		change.HoldWait = &hold
+	}
+	if change == (api.SettingsChange{}) {
+		return nil
+	}
+	_, err := c.ChangeSettings(ctx, change)
+	return err
+}
+
 // serveLUN makes the LUN, a target, and everybody a host that sees it.
 func (d *demo) serveLUN(ctx context.Context, c *client.Client) error {
 	if all, err := c.LUNs(ctx); err != nil || len(all) > 0 {
@@ -117,10 +133,8 @@ func (d *demo) serveLUN(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	if cold := catalog.Duration(d.o.ColdAfter); cold > 0 {
-		if _, err := c.ChangeSettings(ctx, api.SettingsChange{ColdAfter: &cold}); err != nil {
-			return err
-		}
+	if err := d.settings(ctx, c); err != nil {
+		return err
 	}
 	lun := api.NewLUN{Name: "disk", ID: &id, Size: d.lun.Size, BlockSize: int(d.lun.BlockSize)}
 	for _, s := range d.sites[:2] {

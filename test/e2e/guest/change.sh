@@ -6,14 +6,6 @@
 # shellcheck source=common.sh
 . /share/common.sh "$@"
 
-ask() { # WHAT
-	touch "/share1/$1"
-	local end=$((SECONDS + 120))
-	while [ -e "/share1/$1" ]; do
-		[ "$SECONDS" -lt "$end" ] || fail "nobody does what was asked for: $1"
-		sleep 0.2
-	done
-}
 rescan() { iscsiadm -m session --rescan >/dev/null; }
 size() { blockdev --getsize64 "$1"; }
 # becomes DISK BYTES: wait until the kernel knows of a size.

@@ -80,6 +80,19 @@ log_out() {
 	vm_wait_gone "$b"
 }
 
+# ask WHAT: of the test, which sees a file of that name in its shared folder, and removes it
+# when it is done. It may do so at once: the file gets its name when nothing more is to be
+# done to it here.
+ask() {
+	: >/share1/.asked
+	mv /share1/.asked "/share1/$1"
+	local end=$((SECONDS + 120))
+	while [ -e "/share1/$1" ]; do
+		[ "$SECONDS" -lt "$end" ] || fail "nobody does what was asked for: $1"
+		sleep 0.2
+	done
+}
+
 # look DISK: what this host remembers of the disk may be old, the other site has
 # written to it.
 look() { blockdev --flushbufs "$1"; }

@@ -1,20 +1,20 @@
 #!/bin/bash
 # failover.sh PORT_A PORT_B IQN - guest script: the LUN at both sites as one disk under
 # dm-multipath. fio writes, reads and verifies, pass after pass, while first one site dies
-# and comes back, then the other. A site dies between two passes: what it has written last,
-# and not given back yet, would be held by the other one until it is back. The folder /share1
-# tells the test what is to happen: while /share1/dead-0 is there, site a is dead. The LUN is
+# and comes back, then the other: first for long, after everything was given back, as what
+# only the dead site has would be held; then in the middle of a pass, for a few seconds, in
+# which what is held is waited for. What is to happen is asked of the test. The LUN is
 # overwritten.
 # shellcheck source=common.sh
 . /share/common.sh "$@"
 
-# pass: fio once, which verifies every block that it has written.
+# pass [FLAG...]: fio once, which verifies every block that it has written.
 seed=0
 pass() {
 	seed=$((seed + 1))
 	fio --name=load --filename="$dev" --direct=1 --ioengine=libaio --iodepth=16 --randseed=$seed \
 		--rw=randrw --rwmixread=40 --bssplit=4k/60:16k/25:64k/15 --size=8M --offset=$((seed % 8 * 8))M \
-		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --do_verify=1 --eta=never --output=/tmp/fio.out || {
+		--verify=crc32c --verify_fatal=1 --verify_backlog=64 --do_verify=1 --eta=never --output=/tmp/fio.out "$@" || {
 		cat /tmp/fio.out
 		multipath -ll
 		fail "fio"
@@ -38,16 +38,25 @@ passes 2
 
 for site in 0 1; do
 	step "site $site dies"
-	: >"/share1/idle" # until everything is given back
-	while [ -e /share1/idle ]; do sleep 0.2; done
-	touch "/share1/dead-$site"
-	while [ ! -e "/share1/gone-$site" ]; do sleep 0.2; done
+	ask idle # everything is given back
+	ask "kill-$site"
 	passes 2
 	active 1
 	step "and comes back"
-	rm "/share1/dead-$site"
+	ask "start-$site"
 	active 2
 	passes 1
+done
+for site in 0 1; do
+	step "site $site dies in the middle of a pass"
+	pass --rate=400k,400k & # some ten seconds
+	sleep 4
+	ask "kill-$site"
+	sleep 4
+	ask "start-$site"
+	wait $! || fail "fio"
+	seed=$((seed + 1))
+	active 2
 done
 step "$seed passes of fio, all verified"
 multipath -f "$map"
