@@ -49,10 +49,10 @@ for site in 0 1; do
 done
 for site in 0 1; do
 	step "site $site dies in the middle of a pass"
-	pass --rate=400k,400k & # some ten seconds
+	pass --size=48M & # takes some fifteen seconds
 	sleep 4
 	ask "kill-$site"
-	sleep 4
+	sleep 8 # by then fio asks the other one for what was written last
 	ask "start-$site"
 	wait $! || fail "fio"
 	seed=$((seed + 1))
