@@ -95,6 +95,9 @@ type (
 	// been moved away, and the other node has been told of all that it needs, over the
 	// connection on which it is asked for leases. It may be repeated.
 	Drained struct{ LUN catalog.UUID }
+	// Linked: there is another connection. What was Drained has to be said again: the
+	// replicas join anew, and this one may be found to have what the other one lacks.
+	Linked struct{}
 	// Force: an operator has this node serve alone, since the other one is off and the
 	// cluster cannot agree on anything. Nothing comes of it if it does so already.
 	Force struct {
@@ -112,6 +115,7 @@ func (Joined) isEvent()     {}
 func (Parted) isEvent()     {}
 func (Remembered) isEvent() {}
 func (Drained) isEvent()    {}
+func (Linked) isEvent()     {}
 func (Force) isEvent()      {}
 
 // Action is something that the owner has to do.

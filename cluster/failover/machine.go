@@ -140,6 +140,10 @@ func (m *Machine) Step(now Time, ev Event) []Action {
 			}
 			l.leaving, l.again = true, 0
 		}
+	case Linked:
+		for _, l := range m.luns {
+			l.leaving = false
+		}
 	case Force:
 		m.force(e)
 	}

@@ -195,6 +195,15 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 			{10_025, answer(2, 5, 5), "lease until 11020; propose leave of 1"},
 			{10_030, applied(6, 2, 6, "b"), "remember nothing in 2; none in 2 held; ask 3"},
 		}},
+		"leave, and another connection": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, answer(1, 5, 5), "lease until 11000; together in 1 leased"},
+			{10_020, Drained{lunID(0)}, "none in 1 held; ask 2"},
+			{10_022, Linked{}, "together in 1 leased"}, // who knows what this one has by now?
+			{10_025, answer(2, 5, 5), "lease until 11020"},
+			{10_030, Drained{lunID(0)}, "none in 1 held; ask 3"},
+			{10_035, answer(3, 5, 5), "lease until 11030; propose leave of 1"},
+		}},
 		"forced": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
 			{10_010, wrote(1, Nothing), ""},

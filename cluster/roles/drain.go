@@ -31,11 +31,21 @@ type emptying struct {
 func (k *Keeper) drain() {
 	for k.cfg.Runtime.Sleep(k.ctx, drainStep) == nil {
 		for _, e := range k.drainable() {
-			if left := e.replica.GiveBack(drainBatch); !left && e.replica.Status().Dirty == 0 {
+			if e.empty() {
 				k.leave(e.lun)
 			}
 		}
 	}
+}
+
+// empty gives extents back, and tells whether the other node has been told of all. While the
+// replicas are not joined nobody knows: the join may find that this one has the newest data.
+func (e *emptying) empty() bool {
+	if _, joined := e.replica.Joined(); !joined {
+		return false
+	}
+	left := e.replica.GiveBack(drainBatch)
+	return !left && e.replica.Status().Dirty == 0
 }
 
 // drainable takes the next step with each LUN, and returns those that hosts have left.

@@ -58,6 +58,7 @@ func (p *pair) Up(c replication.LinkConn) {
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
 	p.conn = c
+	p.k.step(p, failover.Linked{})
 }
 
 // Down implements replication.Beats.
