@@ -327,8 +327,8 @@ func (c *trio) load(name string, stop <-chan struct{}) error {
 		}
 		err := s.WriteAt(ctx, p, int64(2048+n%64)<<12)
 		var check *initiator.CheckCondition
-		if errors.As(err, &check) && check.Key == initiator.SenseUnitAttention {
-			continue
+		if errors.As(err, &check) && (check.Key == initiator.SenseUnitAttention || check.Key == initiator.SenseNotReady) {
+			continue // as hosts do: it was done while the lease ran out, and could not be acknowledged
 		}
 		if err != nil {
 			return fmt.Errorf("write %d: %w", n, err)
