@@ -41,8 +41,11 @@ func (s *change) checkNodes() error {
 		if err := n.check(); err != nil {
 			return fmt.Errorf("node %s: %w", n.Name, err)
 		}
-		if n.Version < s.core.Version || s.removed.has(string(n.Name)) {
+		if n.Version < s.core.Version && !n.GivenUp || s.removed.has(string(n.Name)) {
 			return fmt.Errorf("node %s is too old, or was removed", n.Name)
+		}
+		if n.GivenUp && (n.Voter || s.core.Recoveries == 0) {
+			return fmt.Errorf("node %s was given up, and has a vote, or nobody has done that", n.Name)
 		}
 	}
 	for r := range s.RemovedNodes() {

@@ -199,7 +199,7 @@ func (b *RaiseVersion) apply(c *change) error {
 		return invalid("version", "%d: the cluster is at version %d, and there is no way back", b.Version, c.core.Version)
 	}
 	for n := range c.Nodes() {
-		if n.Version < b.Version {
+		if n.Version < b.Version && !n.GivenUp {
 			return &Error{Code: Unsupported, Message: fmt.Sprintf("node %s knows version %d, and not %d", n.Name, n.Version, b.Version),
 				Hint: "upgrade it, or remove it from the cluster"}
 		}

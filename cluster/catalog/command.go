@@ -43,6 +43,7 @@ var kinds = map[string]struct {
 	"remove-token":     {1, func() Body { return new(RemoveToken) }},
 	"admit-node":       {1, func() Body { return new(AdmitNode) }},
 	"change-node":      {1, func() Body { return new(ChangeNode) }},
+	"recover-cluster":  {1, func() Body { return new(RecoverCluster) }},
 	"remove-node":      {1, func() Body { return new(RemoveNode) }},
 	"add-lun":          {1, func() Body { return new(AddLUN) }},
 	"change-lun":       {1, func() Body { return new(ChangeLUN) }},

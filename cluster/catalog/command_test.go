@@ -149,7 +149,7 @@ func story(t testing.TB) (all [][]byte) {
 		&PutUser{Name: "eve", Password: "$argon2id$x", Role: Admin}, &PutUser{Name: "bob", Role: Viewer, Disabled: true},
 		&AddAPIToken{id(30), "backup", "eve", sha(30), Operator, expires}, &AddAPIToken{id(31), "gone", "eve", sha(31), Viewer, 0},
 		&RemoveAPIToken{id(31)}, &RemoveUser{"bob"},
-		&LogEvent{Warning, "LUN data", "3 extents are held"})
+		&LogEvent{Warning, "LUN data", "3 extents are held"}, &RecoverCluster{"a", []NodeID{"w"}})
 	// This one waits until there is a version 2; it is refused, and that too must stay.
 	refused := r.command(&RaiseVersion{2})
 	r.run(refused)

@@ -280,6 +280,9 @@ func (b *AddLUN) apply(c *change) error {
 	if err := c.checkReplicas(l.Replicas); err != nil {
 		return err
 	}
+	if err := c.notGivenUp(l.Replicas...); err != nil {
+		return err
+	}
 	if err := l.check(); err != nil {
 		return err
 	}
@@ -403,6 +406,9 @@ func (b *AddReplica) apply(c *change) error {
 	slices.SortFunc(l.Replicas, byNode)
 	l.Revision = c.index
 	if err := c.checkReplicas(l.Replicas); err != nil {
+		return err
+	}
+	if err := c.notGivenUp(add); err != nil {
 		return err
 	}
 	if err := c.taken(&l); err != nil {

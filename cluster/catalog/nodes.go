@@ -11,13 +11,14 @@ import (
 type Node struct {
 	Name      NodeID   `json:"name"`
 	Site      string   `json:"site"`
-	Group     uint16   `json:"group"`             // portal group tag, and target port group: its alone, from 1; 0: a witness
-	Addresses []string `json:"addresses"`         // where the others reach it, host:port
-	Key       Hash     `json:"key"`               // fingerprint of its public key
-	Witness   bool     `json:"witness"`           // it has a vote, and no replicas
-	Voter     bool     `json:"voter"`             // it is to have a vote; each loses it before it is removed
-	Version   int      `json:"version"`           // of commands that its program knows
-	Drained   bool     `json:"drained,omitempty"` // it is to serve nothing, for planned work
+	Group     uint16   `json:"group"`              // portal group tag, and target port group: its alone, from 1; 0: a witness
+	Addresses []string `json:"addresses"`          // where the others reach it, host:port
+	Key       Hash     `json:"key"`                // fingerprint of its public key
+	Witness   bool     `json:"witness"`            // it has a vote, and no replicas
+	Voter     bool     `json:"voter"`              // it is to have a vote; each loses it before it is removed
+	Version   int      `json:"version"`            // of commands that its program knows
+	Drained   bool     `json:"drained,omitempty"`  // it is to serve nothing, for planned work
+	GivenUp   bool     `json:"given_up,omitempty"` // it is refused, as a removed one is: see RecoverCluster
 	Revision  uint64   `json:"revision"`
 }
 
@@ -112,7 +113,7 @@ func (n *Node) check() error {
 
 // admit adds a node.
 func (c *change) admit(b *NewNode) error {
-	n := Node{b.Name, b.Site, 0, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, false, c.index}
+	n := Node{b.Name, b.Site, 0, slices.Clone(b.Addresses), b.Key, b.Witness, b.Voter, b.Version, false, false, c.index}
 	if !n.Witness {
 		n.Group = uint16(free(c.Nodes(), 1, func(n Node) int { return int(n.Group) }))
 	}
@@ -285,7 +286,10 @@ func (b *ChangeNode) apply(c *change) error {
 }
 
 func (c *change) mayChange(before, n Node) error {
-	if n.Version < c.core.Version {
+	if n.GivenUp && (n.Voter || n.Version != before.Version) {
+		return conflict("remove it, and join another node", "node %s was given up", n.Name)
+	}
+	if n.Version < c.core.Version && !n.GivenUp {
 		return conflict("", "version %d: the cluster uses commands of version %d", n.Version, c.core.Version)
 	}
 	if before.Voter && !n.Voter && c.onlyVoter(n.Name) {

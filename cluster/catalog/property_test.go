@@ -69,7 +69,7 @@ func drawNode(t *rapid.T, s *State) Body {
 	return pick(t, "what", []Body{
 		&InitCluster{Cluster{id(1), "prod"}, n}, &AdmitNode{token, n}, &AddToken{token, start + 1<<40}, &RemoveToken{token},
 		&ChangeNode{Name: name, Site: &n.Site, Voter: maybe(t, "voter", []bool{true, false}), Version: maybe(t, "version", []int{1, 2})},
-		&RemoveNode{name},
+		&RemoveNode{name}, &RecoverCluster{name, []NodeID{pick(t, "given up", someNodes)}},
 	})
 }
 

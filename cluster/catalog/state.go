@@ -47,8 +47,9 @@ type core struct {
 	Settings     Settings `json:"settings"`      // as they are now
 	LongestLease Duration `json:"longest_lease"` // that was ever in force
 	Discovery    CHAP     `json:"discovery"`
-	Decided      uint64   `json:"decided"` // index of the last command that changed who serves a LUN
-	Events       uint64   `json:"events"`  // how many there ever were
+	Decided      uint64   `json:"decided"`              // index of the last command that changed who serves a LUN
+	Events       uint64   `json:"events"`               // how many there ever were
+	Recoveries   uint64   `json:"recoveries,omitempty"` // how many RecoverCluster there were
 }
 
 // New is a catalog with nothing in it; its first command is InitCluster.

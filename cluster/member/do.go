@@ -123,7 +123,7 @@ func (m *Member) issuers() (all []string) {
 	all = slices.Clone(self.Addresses)
 	for i := range identity.MaxAddresses {
 		for n := range state.Nodes() {
-			if n.Name != self.Name && !n.Witness && i < len(n.Addresses) {
+			if n.Name != self.Name && !n.Witness && !n.GivenUp && i < len(n.Addresses) {
 				all = append(all, n.Addresses[i])
 			}
 		}

@@ -107,7 +107,7 @@ type step struct {
 
 // steps are what is to be done so that the raft group is as the catalog has it. A node
 // comes without a vote: one that is not there yet would be missing in a majority. Only
-// nodes that were removed from the catalog are taken out; of others, before the
+// nodes that were removed from the catalog, or given up, are taken out; of others, before the
 // first command, it knows nothing.
 func steps(s *catalog.State, members []cluster.Member) (all []step) {
 	has := map[string]cluster.Member{}
@@ -116,6 +116,12 @@ func steps(s *catalog.State, members []cluster.Member) (all []step) {
 	}
 	for n := range s.Nodes() {
 		member, found := has[string(n.Name)]
+		if n.GivenUp {
+			if found {
+				all = append(all, step{member: member, remove: true})
+			}
+			continue
+		}
 		if !found {
 			all = append(all, step{member: cluster.Member{Node: string(n.Name)}, first: true})
 		}
@@ -169,7 +175,7 @@ func (m *Member) raise() error {
 // commonVersion is that of the commands that all nodes know.
 func commonVersion(s *catalog.State) (version int) {
 	for n := range s.Nodes() {
-		if version == 0 || n.Version < version {
+		if !n.GivenUp && (version == 0 || n.Version < version) {
 			version = n.Version
 		}
 	}

@@ -20,8 +20,11 @@ func (m *Member) allowed(p identity.Peer) error {
 	if _, removed := state.RemovedNode(name); removed || state.KeyRefused(key) {
 		return errors.New("it was removed from the cluster")
 	}
-	if n, known := state.Node(name); known && n.Key != key {
+	switch n, known := state.Node(name); {
+	case known && n.Key != key:
 		return errors.New("it has another key than the cluster's node of this name")
+	case known && n.GivenUp:
+		return errors.New("it was given up when the cluster was recovered without it: stop it for good, or join it anew with an empty folder and another name")
 	}
 	return nil
 }
