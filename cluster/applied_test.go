@@ -92,7 +92,7 @@ func TestCannotGoOn(t *testing.T) {
 	if err := w.nodes["a"].PeerApplied(ctx, "b", last); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("b says that it has applied what it cannot: %v", err)
 	}
-	if err := b.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), errUnknown.Error()) {
+	if err := b.raft().Snapshot().Error(); err == nil || !strings.Contains(err.Error(), errUnknown.Error()) {
 		t.Errorf("b makes a snapshot of it: %v", err)
 	}
 	b.stop()

@@ -173,7 +173,7 @@ func TestSnapshot(t *testing.T) {
 		w.propose("b", cmd)
 	}
 	for _, name := range []string{"a", "b"} {
-		if err := w.nodes[name].raft.Snapshot().Error(); err != nil {
+		if err := w.nodes[name].raft().Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -277,7 +277,7 @@ func TestOnce(t *testing.T) {
 		}
 		w.check([]string{"x"}, "a")
 		if round == 0 {
-			if err := a.raft.Snapshot().Error(); err != nil {
+			if err := a.raft().Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
 			a.stop()
@@ -348,7 +348,7 @@ func TestResumeDamaged(t *testing.T) {
 		for _, cmd := range numbered("x", 0, 10) {
 			w.propose("a", cmd)
 		}
-		if err := a.raft.Snapshot().Error(); err != nil {
+		if err := a.raft().Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
 		a.stop()

@@ -19,7 +19,7 @@ type Member struct {
 
 // Members are those of the last configuration in this node's log.
 func (n *Node) Members() ([]Member, error) {
-	f := n.raft.GetConfiguration()
+	f := n.raft().GetConfiguration()
 	if err := f.Error(); err != nil {
 		return nil, fmt.Errorf("members of the cluster: %w", err)
 	}
@@ -80,11 +80,12 @@ func (n *Node) changeMember(body []byte) error {
 	if err := n.mayChange(op, node); err != nil {
 		return err
 	}
-	f := n.raft.GetConfiguration()
+	e := n.raft()
+	f := e.GetConfiguration()
 	if err := f.Error(); err != nil {
 		return leading(err)
 	}
-	return leading(n.change(op, node, f.Configuration(), f.Index()))
+	return leading(e.change(op, node, f.Configuration(), f.Index()))
 }
 
 // mayChange asks whether a node may have a vote, now and not when somebody has thought
@@ -99,27 +100,27 @@ func (n *Node) mayChange(op byte, node string) error {
 			return fmt.Errorf("node %s is not to have a vote", node)
 		}
 	case op != memberVoter && node == n.cfg.Identity.Name():
-		if n.raft.State() == raft.Leader && n.HandOver() == nil {
+		if n.raft().State() == raft.Leader && n.HandOver() == nil {
 			return errNotHere
 		}
 	}
 	return nil
 }
 
-func (n *Node) change(op byte, node string, now raft.Configuration, at uint64) error {
+func (e *engine) change(op byte, node string, now raft.Configuration, at uint64) error {
 	id, address := raft.ServerID(node), raft.ServerAddress(node)
 	i := slices.IndexFunc(now.Servers, func(s raft.Server) bool { return s.ID == id })
 	switch {
 	case op == memberVoter:
-		return n.await(n.raft.AddVoter(id, address, at, requestTime))
+		return e.await(e.AddVoter(id, address, at, requestTime))
 	case op == memberNonvoter && i >= 0 && now.Servers[i].Suffrage == raft.Voter:
-		return n.await(n.raft.DemoteVoter(id, at, requestTime))
+		return e.await(e.DemoteVoter(id, at, requestTime))
 	case op == memberNonvoter:
-		return n.await(n.raft.AddNonvoter(id, address, at, requestTime))
+		return e.await(e.AddNonvoter(id, address, at, requestTime))
 	case op == memberRemove && i < 0:
 		return nil
 	case op == memberRemove:
-		return n.await(n.raft.RemoveServer(id, at, requestTime))
+		return e.await(e.RemoveServer(id, at, requestTime))
 	}
 	return fmt.Errorf("a change of the members of kind %d", op)
 }

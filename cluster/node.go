@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,21 +21,24 @@ type Node struct {
 	// Fixed by Start.
 	cfg       Config
 	machine   *machine
-	raft      *raft.Raft
 	store     *store
-	transport *patient
+	snapshots raft.SnapshotStore
 	requests  *transport.Listener
 	peers     *callers
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup
+	die       func(at string) error // a test's: the process dies there, if it is an error; nil: it does not
 
-	changing sync.Mutex // one change of the members at a time
+	engine   atomic.Pointer[engine] // nil: it was never started
+	engaging sync.Mutex             // held while another engine takes its place, or none
+	changing sync.Mutex             // one change of the members at a time
 
 	mu struct {
 		sync.Mutex
 		leader string
 		turned chan struct{} // closed when leader changes
+		heard  map[string]time.Time
 		conns  map[*transport.Conn]bool
 	}
 }
@@ -46,12 +50,11 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, machine: newMachine(cfg.FSM, cfg.Log)}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
-	n.mu.turned, n.mu.conns = make(chan struct{}), map[*transport.Conn]bool{}
+	n.mu.turned, n.mu.conns, n.mu.heard = make(chan struct{}), map[*transport.Conn]bool{}, map[string]time.Time{}
 	n.peers = newCallers(cfg.Port)
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the cluster's node %s: %w", cfg.Identity.Name(), err), n.Close())
 	}
-	n.running.Go(n.watch)
 	n.running.Go(n.serve)
 	n.running.Go(n.note)
 	return n, nil
@@ -61,46 +64,33 @@ func (n *Node) open() (err error) {
 	if n.store, err = openStore(n.cfg.Dir); err != nil {
 		return err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, newLogger(n.cfg.Log))
-	if err != nil {
+	if n.snapshots, err = raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, newLogger(n.cfg.Log)); err != nil {
 		return fmt.Errorf("open the snapshots: %w", err)
 	}
-	if err := n.resume(snapshots); err != nil {
+	if err := n.resume(); err != nil {
 		return fmt.Errorf("take up the state of the cluster in %s: %w; %s", n.cfg.Dir, err, damagedHint)
 	}
 	n.store.applied = n.machine.appliedIndex
-	if err := n.listen(); err != nil {
+	if n.requests, err = n.cfg.Port.Listen("", transport.Cluster); err != nil {
 		return err
 	}
-	if err := n.found(snapshots); err != nil {
-		return err
-	}
-	n.raft, err = raft.NewRaft(n.cfg.raft(), n.machine, n.store, n.store, snapshots, n.transport)
-	n.transport.raft.Store(n.raft)
-	return err
+	return n.engage()
 }
 
-const (
-	// keepSnapshots: the last one, and one should that be damaged.
-	keepSnapshots = 2
-	// raftConns is how many idle connections are kept with each node.
-	raftConns = 3
-	// raftTime bounds what raft asks another node, in round trips of the longest line
-	// a hundred.
-	raftTime = 5 * time.Second
-)
+// keepSnapshots: the last one, and one should that be damaged.
+const keepSnapshots = 2
 
 // resume brings the FSM to where this node knows that it was before: raft alone brings
 // it to the last snapshot, and waits for a leader with the rest. Raft will come with
 // all entries behind the snapshot, and the machine passes over those that it has.
-func (n *Node) resume(snapshots raft.SnapshotStore) error {
-	list, err := snapshots.List()
+func (n *Node) resume() error {
+	list, err := n.snapshots.List()
 	if err != nil {
 		return err
 	}
 	at := uint64(0)
 	if len(list) > 0 {
-		_, state, err := snapshots.Open(list[0].ID)
+		_, state, err := n.snapshots.Open(list[0].ID)
 		if err == nil {
 			err = n.machine.Restore(state)
 		}
@@ -134,53 +124,6 @@ func (n *Node) replay(at uint64) error {
 	return nil
 }
 
-// listen takes the node's protocols of the port.
-func (n *Node) listen() error {
-	l, err := n.cfg.Port.Listen("", transport.Raft)
-	if err != nil {
-		return err
-	}
-	n.transport = &patient{node: n, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:  &streams{l, n.cfg.Port, n.cfg.Identity.Name()},
-		MaxPool: raftConns, Timeout: raftTime, Logger: newLogger(n.cfg.Log),
-	})}
-	n.requests, err = n.cfg.Port.Listen("", transport.Cluster)
-	return err
-}
-
-// found makes a new group, if that is wanted and there is none.
-func (n *Node) found(snapshots raft.SnapshotStore) error {
-	some, err := raft.HasExistingState(n.store, n.store, snapshots)
-	if err != nil || some || !n.cfg.Found {
-		return err
-	}
-	self := raft.Server{ID: raft.ServerID(n.cfg.Identity.Name()), Address: raft.ServerAddress(n.cfg.Identity.Name())}
-	return raft.BootstrapCluster(n.cfg.raft(), n.store, n.store, snapshots, n.transport,
-		raft.Configuration{Servers: []raft.Server{self}})
-}
-
-// watch tells who leads. It runs as long as the node.
-func (n *Node) watch() {
-	seen := make(chan raft.Observation, 16)
-	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
-	})
-	n.raft.RegisterObserver(observer)
-	defer n.raft.DeregisterObserver(observer)
-	look := time.NewTicker(n.cfg.Heartbeat) // an observation is dropped when many come at once
-	defer look.Stop()
-	for {
-		n.leads()
-		select {
-		case <-seen:
-		case <-look.C:
-		case <-n.ctx.Done():
-			return
-		}
-	}
-}
-
 // noteEvery is how often it is looked whether what was applied last is to be noted. It bounds
 // what a node does not know that is started alone after it was killed.
 const noteEvery = time.Second
@@ -208,10 +151,13 @@ func (n *Node) note() {
 	}
 }
 
-func (n *Node) leads() {
-	_, id := n.raft.LeaderWithID()
+func (n *Node) leads(e *engine) {
+	_, id := e.LeaderWithID()
 	leader := string(id)
 	n.mu.Lock()
+	if at := e.LastContact(); leader != "" && at.After(n.mu.heard[leader]) {
+		n.mu.heard[leader] = at
+	}
 	changed := n.mu.leader != leader
 	n.mu.leader = leader
 	if changed {
@@ -226,8 +172,22 @@ func (n *Node) leads() {
 
 // Leader is who leads the group, as far as this node knows; "": nobody.
 func (n *Node) Leader() string {
-	_, id := n.raft.LeaderWithID()
+	_, id := n.raft().LeaderWithID()
 	return string(id)
+}
+
+// Heard is when another node has last shown that it is there, as a leader or to this node
+// as one; zero: not since this node was started.
+func (n *Node) Heard(node string) time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.heard[node]
+}
+
+func (n *Node) hears(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.heard[node] = time.Now()
 }
 
 // Applied is the last entry that was applied here.
@@ -251,39 +211,41 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (n *Node) Stats() Stats {
+	e := n.raft()
 	return Stats{
-		State: n.raft.State().String(), Leader: n.Leader(), Term: n.raft.CurrentTerm(),
-		LastIndex: n.raft.LastIndex(), Committed: n.raft.CommitIndex(), Applied: n.Applied(),
-		LastContact: n.raft.LastContact(),
+		State: e.State().String(), Leader: n.Leader(), Term: e.CurrentTerm(),
+		LastIndex: e.LastIndex(), Committed: e.CommitIndex(), Applied: n.Applied(),
+		LastContact: e.LastContact(),
 	}
 }
 
 // HandOver has another node lead, before this one stops: so nobody has to notice that
 // it is gone. It does nothing where nobody else can.
 func (n *Node) HandOver() error {
-	if n.raft.State() != raft.Leader {
+	e := n.raft()
+	if e.State() != raft.Leader {
 		return nil
 	}
-	return n.await(n.raft.LeadershipTransfer())
+	return e.await(e.LeadershipTransfer())
 }
 
 // HandOverTo has a certain voter lead, if this node does.
 func (n *Node) HandOverTo(node string) error {
-	if n.raft.State() != raft.Leader {
+	e := n.raft()
+	if e.State() != raft.Leader {
 		return nil
 	}
-	return n.await(n.raft.LeadershipTransferToServer(raft.ServerID(node), raft.ServerAddress(node)))
+	return e.await(e.LeadershipTransferToServer(raft.ServerID(node), raft.ServerAddress(node)))
 }
 
 // Close ends the node's part: no goroutine of it is left, but its port.
 func (n *Node) Close() error {
 	n.cancel(ErrClosed)
+	n.engaging.Lock()
+	defer n.engaging.Unlock()
 	var errs []error
-	if n.raft != nil {
-		errs = append(errs, n.raft.Shutdown().Error())
-	}
-	if n.transport != nil {
-		errs = append(errs, n.transport.Close())
+	if e := n.raft(); e != nil {
+		errs = append(errs, e.stop(ErrClosed))
 	}
 	if n.requests != nil {
 		n.requests.Close()
@@ -292,7 +254,7 @@ func (n *Node) Close() error {
 	n.peers.close()
 	n.running.Wait()
 	if n.store != nil {
-		if at := n.machine.appliedIndex(); n.raft != nil && at > 0 {
+		if at := n.machine.appliedIndex(); n.raft() != nil && at > 0 {
 			errs = append(errs, n.store.note(at))
 		}
 		errs = append(errs, n.store.Close())

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -21,6 +22,7 @@ const askAgain = 100 * time.Millisecond
 type patient struct {
 	*raft.NetworkTransport
 	node *Node
+	ctx  context.Context           // the engine's
 	raft atomic.Pointer[raft.Raft] // nil: it has not started
 }
 
@@ -29,6 +31,9 @@ func (t *patient) AppendEntries(id raft.ServerID, at raft.ServerAddress, ask *ra
 	for {
 		*answer = raft.AppendEntriesResponse{}
 		err := t.NetworkTransport.AppendEntries(id, at, ask, answer)
+		if err == nil {
+			t.node.hears(string(id))
+		}
 		if err == nil || isHeartbeat(ask) || !t.again(id, ask.Term) {
 			return err
 		}
@@ -60,7 +65,7 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 func (t *patient) again(id raft.ServerID, term uint64) bool {
 	select {
 	case <-time.After(askAgain):
-	case <-t.node.ctx.Done():
+	case <-t.ctx.Done():
 		return false
 	}
 	r := t.raft.Load()

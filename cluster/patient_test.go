@@ -22,7 +22,7 @@ func TestPatience(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() {
-			ended <- leader.transport.AppendEntries("c", "c", ask, new(raft.AppendEntriesResponse))
+			ended <- leader.raft().transport.AppendEntries("c", "c", ask, new(raft.AppendEntriesResponse))
 		}()
 		return ended
 	}

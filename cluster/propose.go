@@ -109,25 +109,12 @@ func (n *Node) commit(entry []byte) (uint64, error) {
 	if len(entry) < len(proposalID{}) {
 		return 0, errors.New("a proposal without an id")
 	}
-	f := n.raft.Apply(entry, requestTime)
-	if err := leading(n.await(f)); err != nil {
+	e := n.raft()
+	f := e.Apply(entry, requestTime)
+	if err := leading(e.await(f)); err != nil {
 		return 0, err
 	}
 	return f.Index(), nil
-}
-
-// await waits for what the raft library does, or for this node's end: what was committed
-// and not yet applied when the library is shut down it never answers. The goroutine that
-// waits for such an answer stays, with nothing but that.
-func (n *Node) await(f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-n.ctx.Done():
-		return ErrClosed
-	}
 }
 
 // leading tells the errors of a node that does not lead, or no longer.
@@ -156,7 +143,8 @@ func (n *Node) Sync(ctx context.Context) error {
 // leaderApplied is the last entry applied here, if this node leads: an entry of its own
 // is committed first, so a majority has said just now that it does.
 func (n *Node) leaderApplied() (uint64, error) {
-	if err := leading(n.await(n.raft.Barrier(requestTime))); err != nil {
+	e := n.raft()
+	if err := leading(e.await(e.Barrier(requestTime))); err != nil {
 		return 0, err
 	}
 	return n.machine.progress()

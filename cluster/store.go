@@ -203,12 +203,23 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 				return err
 			}
 		}
-		return tx.Bucket(valuesBucket).Put(commitKey, key(s.applied()))
+		return noteIn(tx, s.applied())
 	})
 }
 
 // note notes up to where entries are applied.
-func (s *store) note(applied uint64) error { return s.SetUint64(commitKey, applied) }
+func (s *store) note(applied uint64) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return noteIn(tx, applied) })
+}
+
+// noteIn takes nothing back: what was committed stays so.
+func noteIn(tx *bbolt.Tx, applied uint64) error {
+	b := tx.Bucket(valuesBucket)
+	if v := b.Get(commitKey); len(v) == 8 && binary.BigEndian.Uint64(v) >= applied {
+		return nil
+	}
+	return b.Put(commitKey, key(applied))
+}
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(first, last uint64) error {

@@ -193,7 +193,7 @@ func (m *Member) noticeRefusal() {
 	}
 	if err := m.refusal(); err != nil {
 		m.refused = time.Now()
-		m.cfg.Log.Error("the cluster does not talk to this node any longer: if it was removed, stop it, and join it anew with an empty folder and another name", "error", err)
+		m.cfg.Log.Error("the cluster does not talk to this node any longer: if it was removed, or given up by a recovery, stop it, and join it anew with an empty folder and another name", "error", err)
 	}
 }
 

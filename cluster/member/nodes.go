@@ -154,7 +154,7 @@ func (m *Member) majorityWithout(ctx context.Context, node string) error {
 		return err
 	}
 	members = slices.DeleteFunc(members, func(o cluster.Member) bool { return !o.Voter || o.Node == node })
-	missing := m.missing(ctx, members)
+	missing := m.missing(ctx, members, 0)
 	there, needed := len(members)-len(missing), len(members)/2+1
 	if there >= needed {
 		return nil
@@ -167,14 +167,14 @@ func (m *Member) majorityWithout(ctx context.Context, node string) error {
 	return e
 }
 
-// missing are the members that are not reached.
-func (m *Member) missing(ctx context.Context, members []cluster.Member) (names []string) {
+// missing are the members that are not reached, or have not applied the log up to an index.
+func (m *Member) missing(ctx context.Context, members []cluster.Member, index uint64) (names []string) {
 	ctx, cancel := context.WithTimeout(ctx, reachTime)
 	defer cancel()
 	var all sync.WaitGroup
 	away := make([]bool, len(members))
 	for i, o := range members {
-		all.Go(func() { away[i] = m.node.PeerApplied(ctx, o.Node, 0) != nil })
+		all.Go(func() { away[i] = m.node.PeerApplied(ctx, o.Node, index) != nil })
 	}
 	all.Wait()
 	for i, o := range members {

@@ -126,11 +126,13 @@ func TestSteps(t *testing.T) {
 	vote, none := func(n string) cluster.Member { return cluster.Member{Node: n, Voter: true} }, func(n string) cluster.Member { return cluster.Member{Node: n} }
 	no := false
 	hash := catalog.Hash{9}
-	s := script(t, &catalog.InitCluster{Cluster: catalog.Cluster{ID: newUUID(), Name: "p"}, Node: newNode("a", 1, true, 2)},
+	said := []catalog.Body{&catalog.InitCluster{Cluster: catalog.Cluster{ID: newUUID(), Name: "p"}, Node: newNode("a", 1, true, 2)},
 		&catalog.AddToken{Hash: hash, Expires: 1000}, &catalog.AdmitNode{Token: hash, Node: newNode("b", 2, true, 3)},
 		&catalog.AddToken{Hash: catalog.Hash{8}, Expires: 1000}, &catalog.AdmitNode{Token: catalog.Hash{8}, Node: newNode("c", 3, false, 2)},
 		&catalog.AddToken{Hash: catalog.Hash{7}, Expires: 1000}, &catalog.AdmitNode{Token: catalog.Hash{7}, Node: newNode("d", 4, true, 1)},
-		&catalog.ChangeNode{Name: "d", Voter: &no}, &catalog.RemoveNode{Name: "d"})
+		&catalog.ChangeNode{Name: "d", Voter: &no}, &catalog.RemoveNode{Name: "d"}}
+	s := script(t, said...)
+	without := script(t, append(said, &catalog.RecoverCluster{Node: "a", GiveUp: []catalog.NodeID{"c"}})...)
 	for _, c := range []struct {
 		has  []cluster.Member
 		want []step
@@ -143,6 +145,9 @@ func TestSteps(t *testing.T) {
 		if got := steps(s, c.has); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %v, not %v", c.has, got, c.want)
 		}
+	}
+	if got := steps(without, []cluster.Member{vote("a"), none("b"), vote("c")}); !slices.Equal(got, []step{{member: vote("b")}, {member: vote("c"), remove: true}}) {
+		t.Errorf("without c: %v", got)
 	}
 	if got := steps(catalog.New(), []cluster.Member{vote("a")}); got != nil {
 		t.Errorf("before the first command: %v", got)

@@ -15,7 +15,7 @@ import (
 const nextAddress = 250 * time.Millisecond
 
 // ErrRefused: the other node does not talk to this one.
-var ErrRefused = errors.New("it refuses this node: it was removed from the cluster, its certificate has ended, or the clocks of the two are far apart; the log of that node says which")
+var ErrRefused = errors.New("it refuses this node: it was removed from the cluster or given up, its certificate has ended, or the clocks of the two are far apart; the log of that node says which")
 
 // Dial opens a connection with a node. It returns one that the other node has
 // accepted, too. All of the node's addresses are tried, the first that answers is
