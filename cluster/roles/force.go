@@ -41,6 +41,17 @@ func (k *Keeper) Outlook(id catalog.UUID) (Outlook, error) {
 	return o, nil
 }
 
+// Heard is when another node that shares LUNs with this one last said something; zero: not
+// since the start of this process.
+func (k *Keeper) Heard(node catalog.NodeID) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p := k.pairs[node]; p != nil {
+		return p.heard
+	}
+	return time.Time{}
+}
+
 // forcing is how often Force looks whether the node serves.
 const forcing = 10 * time.Millisecond
 

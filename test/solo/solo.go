@@ -109,6 +109,7 @@ type Node struct {
 	Now     func() time.Time // that commands have; to be set before there is a cluster
 	Refusal string           // of being forced to serve alone
 	Forced  []string         // LUNs that it was forced to serve alone, and loss policies
+	Left    member.Recovery  // what it says of a new group
 
 	mu    sync.Mutex
 	group *Group
@@ -194,6 +195,15 @@ func (n *Node) Force(_ context.Context, l catalog.LUN, loss *catalog.LossPolicy)
 		n.Forced = append(n.Forced, string(*loss))
 	}
 	return nil
+}
+
+// Recovery implements api.Backend.
+func (n *Node) Recovery(context.Context) member.Recovery { return n.Left }
+
+// Recover implements api.Backend.
+func (n *Node) Recover(ctx context.Context, by string, giveUp []catalog.NodeID) error {
+	_, err := n.Group().Do(ctx, by, &catalog.RecoverCluster{Node: n.Group().Self(), GiveUp: giveUp})
+	return err
 }
 
 // Two makes a cluster of the nodes a, in paris, and b, in rome.

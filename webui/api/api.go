@@ -50,6 +50,7 @@ func Handler(b Backend, version string, log *slog.Logger) http.Handler {
 	a.luns(h)
 	a.verifications(h)
 	a.force(h)
+	a.recover(h)
 	a.targets(h)
 	a.hosts(h)
 	a.groups(h)

@@ -27,6 +27,11 @@ type Backend interface {
 	// Force has it do so, and returns when it serves. loss is the policy until the cluster
 	// has agreed to that; nil: the LUN's.
 	Force(ctx context.Context, l catalog.LUN, loss *catalog.LossPolicy) error
+	// Recovery tells what it would mean to make a new group at this node, which is in a
+	// cluster, without a majority.
+	Recovery(ctx context.Context) member.Recovery
+	// Recover has it do so, giving up the nodes that Recovery has named.
+	Recover(ctx context.Context, by string, giveUp []catalog.NodeID) error
 }
 
 // Cluster is a membership, as package member has it. Errors that are a *catalog.Error are

@@ -14,14 +14,15 @@ import (
 
 // ClusterInfo is the cluster as this node knows it.
 type ClusterInfo struct {
-	ID       catalog.UUID     `json:"id"`
-	Name     string           `json:"name"`
-	Node     catalog.NodeID   `json:"node" doc:"the one that answers"`
-	Leader   string           `json:"leader" doc:"the node that leads; empty: none, and nothing can be changed"`
-	Index    uint64           `json:"index" doc:"how many commands were carried out"`
-	Version  int              `json:"version" doc:"of the commands that all nodes know"`
-	Settings catalog.Settings `json:"settings"`
-	Stopped  string           `json:"stopped,omitempty" doc:"why this node does not follow the cluster any more"`
+	ID         catalog.UUID     `json:"id"`
+	Name       string           `json:"name"`
+	Node       catalog.NodeID   `json:"node" doc:"the one that answers"`
+	Leader     string           `json:"leader" doc:"the node that leads; empty: none, and nothing can be changed"`
+	Index      uint64           `json:"index" doc:"how many commands were carried out"`
+	Version    int              `json:"version" doc:"of the commands that all nodes know"`
+	Settings   catalog.Settings `json:"settings"`
+	Recoveries uint64           `json:"recoveries,omitempty" doc:"how often a new group was made without a majority"`
+	Stopped    string           `json:"stopped,omitempty" doc:"why this node does not follow the cluster any more"`
 }
 
 // NewCluster describes a cluster that is to be made.
@@ -95,7 +96,7 @@ func (a *api) info() (ClusterInfo, error) {
 		return ClusterInfo{}, err
 	}
 	info := ClusterInfo{
-		ID: s.Cluster().ID, Name: s.Cluster().Name, Node: c.Self(), Leader: c.Leader(), Index: s.Index(), Version: s.Version(), Settings: s.Settings(),
+		ID: s.Cluster().ID, Name: s.Cluster().Name, Node: c.Self(), Leader: c.Leader(), Index: s.Index(), Version: s.Version(), Settings: s.Settings(), Recoveries: s.Recoveries(),
 	}
 	if err := s.Stopped(); err != nil {
 		info.Stopped = err.Error()

@@ -107,6 +107,16 @@ func (c *Client) Cluster(ctx context.Context) (api.ClusterInfo, error) {
 	return ask[api.ClusterInfo](ctx, c, http.MethodGet, "/cluster", nil)
 }
 
+// Recovery tells what it would mean to make a new group at the node that is asked.
+func (c *Client) Recovery(ctx context.Context) (api.Recovery, error) {
+	return ask[api.Recovery](ctx, c, http.MethodGet, "/cluster/recover", nil)
+}
+
+// Recover has it do so.
+func (c *Client) Recover(ctx context.Context, r api.Recover) (api.ClusterInfo, error) {
+	return ask[api.ClusterInfo](ctx, c, http.MethodPost, "/cluster/recover", r)
+}
+
 // Init makes a cluster.
 func (c *Client) Init(ctx context.Context, n api.NewCluster) (api.ClusterInfo, error) {
 	return ask[api.ClusterInfo](ctx, c, http.MethodPost, "/cluster/init", n)

@@ -151,6 +151,8 @@ func nodeTable(w io.Writer, all []api.Node) {
 			role = append(role, "drained")
 		}
 		switch {
+		case n.GivenUp:
+			role = append(role, "given up")
 		case n.Voter && !n.Votes:
 			role = append(role, "gets a vote")
 		case !n.Voter:
@@ -194,7 +196,11 @@ func statusText(w io.Writer, r report) {
 	if leader == "" {
 		leader = "nobody: a majority of the nodes does not reach each other, and nothing can be changed"
 	}
-	fmt.Fprintf(w, "Cluster %s, led by %s\n\n", r.Cluster.Name, leader)
+	fmt.Fprintf(w, "Cluster %s, led by %s\n", r.Cluster.Name, leader)
+	if n := r.Cluster.Recoveries; n > 0 {
+		fmt.Fprintf(w, "Recovery %d: a new group was made without a majority\n", n)
+	}
+	fmt.Fprintf(w, "\n")
 	nodeTable(w, r.Nodes)
 	fmt.Fprintf(w, "\n")
 	row(w, "LUN", "SIZE", "REPLICAS", "SERVED BY", "TERM", "LOSS")

@@ -42,7 +42,7 @@ func Add(root *cobra.Command) {
 		socket = s
 	}
 	for _, c := range []*cobra.Command{
-		t.initCommand(), t.joinCommand(), t.statusCommand(), t.tokens(), t.nodes(), t.sites(), t.luns(), t.targets(), t.hosts(), t.groups(), t.mappings(), t.discovery(),
+		t.initCommand(), t.joinCommand(), t.statusCommand(), t.cluster(), t.tokens(), t.nodes(), t.sites(), t.luns(), t.targets(), t.hosts(), t.groups(), t.mappings(), t.discovery(),
 		t.settings(), t.events(), t.applyCommand(), t.salvage(),
 	} {
 		f := c.PersistentFlags()

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twinlun/twinlun/cluster/member"
 	"github.com/twinlun/twinlun/test/golden"
 	"github.com/twinlun/twinlun/test/solo"
 	"github.com/twinlun/twinlun/webui/api"
@@ -150,6 +152,32 @@ func TestForceAlone(t *testing.T) {
 	if want := "[disk disk serve-stale]"; fmt.Sprint(n.Forced) != want {
 		t.Errorf("forced: %v, want %s", n.Forced, want)
 	}
+}
+
+// TestRecover: it is told what is lost, and nobody recovers by mistake.
+func TestRecover(t *testing.T) {
+	s, n := two(t)
+	n.Left = member.Recovery{GiveUp: []member.Lost{{Name: "b", Heard: time.Now().Add(-time.Hour)}}, Applied: 57, AppliedAt: time.Now().Add(-90 * time.Second)}
+	s.run("", "lun create disk --size 100GiB --replica a --replica b")
+	s.run("", "lun create lost --size 1GiB --replica b")
+	for _, x := range []struct{ typed, line string }{
+		{"", "cluster recover --yes"},
+		{"yes\n", "cluster recover"},
+		{"", "cluster recover --yes-i-know disk"},
+	} {
+		s.run(x.typed, x.line)
+	}
+	n.Left.Refusal = errors.New("a majority is there")
+	s.run("test\n", "cluster recover")
+	if n.Left.Refusal = nil; n.Group().State().Recoveries() != 0 {
+		t.Error("it was recovered")
+	}
+	s.run("test\n", "cluster recover")
+	s.run("", "node list")
+	n.Left.GiveUp = []member.Lost{{Name: "x", Witness: true}}
+	s.run("", "cluster recover --yes-i-know test")
+	ago := regexp.MustCompile(`[-0-9]+ [0-9:]+, [0-9hms]+ ago`)
+	golden.Compare(t, "testdata/recover.txt", ago.ReplaceAllString(s.text.String(), "TIME"))
 }
 
 const document = `

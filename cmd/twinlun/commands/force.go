@@ -79,17 +79,14 @@ func (t *tool) mayForce(cmd *cobra.Command, lun, node, loss, confirm string) (na
 
 // outlookText is what an operator should read before.
 func outlookText(o api.Outlook, now time.Time) string {
-	heard, link := "not since this node was started", "down"
-	if o.Heard != nil {
-		heard = fmt.Sprintf("%s, %v ago", o.Heard.Local().Format(time.DateTime), now.Sub(*o.Heard).Round(time.Second))
-	}
+	link := "down"
 	if o.Linked {
 		link = "UP: it is running"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "LUN %s is to be served by node %s alone, without the agreement of a majority.\n", o.LUN, o.Node)
 	fmt.Fprintf(&b, "  served by, as this node knows  %s, term %d\n", join(o.Serving), o.Term)
-	fmt.Fprintf(&b, "  last heard of node %-12s%s\n  link with it                   %s\n", o.Peer, heard, link)
+	fmt.Fprintf(&b, "  last heard of node %-12s%s\n  link with it                   %s\n", o.Peer, since(o.Heard, notHeard, now), link)
 	fmt.Fprintf(&b, "  may be out of date here        %d extents, %s at most; loss policy %s\n", o.Stale, config.FormatSize(o.Bytes), o.Loss)
 	if o.Unknown {
 		fmt.Fprintf(&b, "  AND all that node %s has written since it serves alone, which nobody here can count\n", o.Peer)

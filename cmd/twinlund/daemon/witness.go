@@ -105,6 +105,16 @@ func (b witnessBackend) Force(context.Context, catalog.LUN, *catalog.LossPolicy)
 	return ErrWitness
 }
 
+// Recovery implements api.Backend. A witness refuses.
+func (b witnessBackend) Recovery(ctx context.Context) member.Recovery {
+	return b.w.Member().Recovery(ctx)
+}
+
+// Recover implements api.Backend.
+func (b witnessBackend) Recover(ctx context.Context, by string, giveUp []catalog.NodeID) error {
+	return b.w.Member().Recover(ctx, by, giveUp)
+}
+
 // Node implements api.Backend.
 func (b witnessBackend) Node() api.NodeStatus {
 	s := api.NodeStatus{Version: b.w.version, PID: os.Getpid(), DataDir: b.w.cfg.DataDir, Memory: resident(), Links: []api.Link{}, LUNs: []api.ReplicaStatus{}}
