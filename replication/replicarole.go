@@ -67,6 +67,14 @@ func (r *Replica) Missing() uint64 {
 	return r.engine.Missing()
 }
 
+// Prefer says whether this replica has its way with its peer where the two are equal, when it
+// gets another one. It is on no link then.
+func (r *Replica) Prefer(yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.engine.Prefer(yes)
+}
+
 // Joined tells whether the two replicas are joined, durably at both, and the number of the
 // join.
 func (r *Replica) Joined() (join uint64, yes bool) {

@@ -200,6 +200,15 @@ func (c *Config) dirty(ext uint64) dirtymap.Mask {
 // dirty, as after a start, until it has joined.
 func (e *Engine) Restarted() bool { return e.join.restarted }
 
+// Prefer says whether this node is the preferred one, when the replica gets another peer: not
+// while there is a peer.
+func (e *Engine) Prefer(yes bool) {
+	if e.join.phase > alone {
+		panic("coherence: the two replicas cannot agree on another preferred node while they are linked")
+	}
+	e.cfg.Preferred = yes
+}
+
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats

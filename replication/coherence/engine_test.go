@@ -393,3 +393,23 @@ func TestBroken(t *testing.T) {
 		t.Errorf("a host's sync: %v", a)
 	}
 }
+
+// TestPrefer: what a replica greets another peer with, and that it is not changed under one.
+func TestPrefer(t *testing.T) {
+	m := dirtymap.New(dirtymap.Geometry{Size: 1 << 20, ExtentSize: 64 << 10})
+	e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}})
+	e.Prefer(false)
+	e.Step(Connected{Streams: 1})
+	if e.hello().Preferred {
+		t.Error("it greets as the preferred one")
+	}
+	if e.join.phase <= alone {
+		t.Fatalf("phase %d: it has not greeted", e.join.phase)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("it is another one while there is a peer")
+		}
+	}()
+	e.Prefer(true)
+}

@@ -275,8 +275,15 @@ func TestReplicaAnew(t *testing.T) {
 	}
 }
 
-// TestNodeReplaced: a node has died for good, and another one of its site takes its place.
+// TestNodeReplaced: a node has died for good, and another one of its site takes its place,
+// wherever its name sorts.
 func TestNodeReplaced(t *testing.T) {
+	for _, name := range []string{"c", "0"} {
+		t.Run(name, func(t *testing.T) { replaceNode(t, name) })
+	}
+}
+
+func replaceNode(t *testing.T, name string) {
 	c := newTrio(t)
 	lun := catalog.UUID{1}
 	for block := range 8 {
@@ -289,11 +296,11 @@ func TestNodeReplaced(t *testing.T) {
 		return l
 	}
 	c.until("a", "alone", func(*Daemon) bool { l := now(); return l.Alone("a") })
-	c.add("c")
-	c.join("c", "rome")
+	c.add(name)
+	c.join(name, "rome")
 	c.do(&catalog.RemoveReplica{LUN: lun, Node: "b"})
-	c.do(&catalog.AddReplica{LUN: lun, Replica: catalog.Replica{Node: "c", Kind: catalog.File, Path: filepath.Join(c.cfg["c"].DataDir, "disk.img")}})
-	c.do(&catalog.PutTarget{Name: iqn, Portals: []catalog.Portal{{Node: "a", Address: c.portals["a"]}, {Node: "c", Address: c.portals["c"]}}})
+	c.do(&catalog.AddReplica{LUN: lun, Replica: catalog.Replica{Node: catalog.NodeID(name), Kind: catalog.File, Path: filepath.Join(c.cfg[name].DataDir, "disk.img")}})
+	c.do(&catalog.PutTarget{Name: iqn, Portals: []catalog.Portal{{Node: "a", Address: c.portals["a"]}, {Node: catalog.NodeID(name), Address: c.portals[name]}}})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := c.d["a"].cluster.Member().RemoveNode(ctx, "test", "b"); err != nil {
@@ -304,9 +311,9 @@ func TestNodeReplaced(t *testing.T) {
 		if block == 1 {
 			want = 0x77
 		}
-		c.read("c", 16*block, want)
+		c.read(name, 16*block, want)
 	}
-	c.write("c", 2048, 0x22)
+	c.write(name, 2048, 0x22)
 	c.read("a", 2048, 0x22)
 }
 

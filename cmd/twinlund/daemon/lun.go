@@ -30,7 +30,6 @@ type lun struct {
 	// Fixed by newLUN.
 	cluster   *cluster // nil: one of a pair
 	place     string   // name of this node
-	preferred bool
 	boot      [16]byte
 	rate      int64
 	window    int64
@@ -45,9 +44,10 @@ type lun struct {
 	cancel    context.CancelCauseFunc
 	tasks     sync.WaitGroup // grow
 
-	changing sync.Mutex        // held while the replica is closed and opened anew, or moved
-	closed   bool              // under changing
-	node     *replication.Node // under changing
+	changing  sync.Mutex        // held while the replica is closed and opened anew, or moved
+	closed    bool              // under changing
+	node      *replication.Node // under changing
+	preferred bool              // see firstOf; under changing, from start on
 
 	lease *roles.Lease // in a cluster; set by the first open
 
@@ -192,8 +192,8 @@ func (l *lun) become(c config.LUN) {
 	l.mu.cfg = c
 }
 
-// move has another node lead the LUN's replica to its peer.
-func (l *lun) move(node *replication.Node) {
+// move has another node lead the LUN's replica to its peer, with which it has its way or not.
+func (l *lun) move(node *replication.Node, first bool) {
 	l.changing.Lock()
 	defer l.changing.Unlock()
 	if l.closed {
@@ -201,7 +201,8 @@ func (l *lun) move(node *replication.Node) {
 	}
 	r := l.replica()
 	l.node.Remove(r)
-	l.node = node
+	l.node, l.preferred = node, first
+	r.Prefer(first)
 	if err := node.Add(r); err != nil {
 		l.log.Error("the LUN is not linked with its peer", "err", err)
 	}

@@ -140,7 +140,7 @@ func (d *Daemon) change(l *lun, want config.LUN, cfg *config.Config) error {
 	now := l.config()
 	l.become(want)
 	if want.Peer != now.Peer {
-		l.move(d.nodeOf(&want))
+		l.move(d.nodeOf(&want), firstOf(cfg, &want))
 	}
 	if want.Size > now.Size {
 		l.spawn(l.grow)
