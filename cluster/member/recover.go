@@ -81,7 +81,8 @@ type probed struct {
 	refused  []string                  // nodes that refuse this one
 }
 
-// probe asks all other nodes, one by one and together.
+// probe asks all other nodes, one by one and together. It takes its time: one that is just
+// being started anew must not be given up.
 func (m *Member) probe(ctx context.Context) *probed {
 	ctx, cancel := context.WithTimeout(ctx, majorityTime)
 	defer cancel()
@@ -103,16 +104,35 @@ func (m *Member) probe(ctx context.Context) *probed {
 	return p
 }
 
+// probePause is between two questions to a node that does not answer.
+const probePause = 200 * time.Millisecond
+
+// ask asks one node until it answers, or ctx ends.
 func (m *Member) ask(ctx context.Context, node catalog.NodeID, p *probed) {
-	at, err := m.node.AppliedAt(ctx, string(node))
+	for ctx.Err() == nil {
+		at, err := m.node.AppliedAt(ctx, string(node))
+		if p.note(node, at, err) {
+			return
+		}
+		select {
+		case <-time.After(probePause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// note takes in what has come of a question; false: nothing.
+func (p *probed) note(node catalog.NodeID, at uint64, err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	refused := errors.Is(err, transport.ErrRefused)
 	switch {
 	case err == nil:
 		p.applied[node] = at
-	case errors.Is(err, transport.ErrRefused):
+	case refused:
 		p.refused = append(p.refused, string(node))
 	}
+	return err == nil || refused
 }
 
 // mayRecover is why no new group is to be made at this node; nil: it may be.

@@ -94,19 +94,34 @@ func (l *Lab) build(names []string) (err error) {
 	if l.router, err = l.addNode("router"); err != nil {
 		return err
 	}
-	for i, name := range names {
-		n, err := l.addNode(name)
-		if err != nil {
-			return err
-		}
-		l.nodes = append(l.nodes, n)
-		if err := l.connect(n, i+1); err != nil {
+	for _, name := range names {
+		if err := l.join(name); err != nil {
 			return err
 		}
 	}
 	return l.router.Inside(func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
 	})
+}
+
+func (l *Lab) join(name string) error {
+	n, err := l.addNode(name)
+	if err != nil {
+		return err
+	}
+	l.nodes = append(l.nodes, n)
+	return l.connect(n, len(l.nodes))
+}
+
+// Add makes one more node.
+func (l *Lab) Add(name string) (*Node, error) {
+	if len(l.nodes) >= maxNodes {
+		return nil, fmt.Errorf("lab: it has room for %d nodes", maxNodes)
+	}
+	if err := l.join(name); err != nil {
+		return nil, err
+	}
+	return l.nodes[len(l.nodes)-1], nil
 }
 
 // addNode makes a namespace with nothing in it but loopback.
