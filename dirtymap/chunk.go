@@ -16,6 +16,43 @@ type chunk struct {
 	touched []atomic.Uint32 // Map.clock at the extent's last write; with unwritten set, at the tenure's beginning
 	blocks  atomic.Int32    // how many bits of dirty are set
 	owned   int             // extents owned; the engine's
+	shared  bool            // other places have this chunk too: it does not change any more
+	full    bool            // shared, and every block is dirty
+}
+
+// newChunk has nothing dirty, and nothing owned.
+func (m *Map) newChunk() *chunk {
+	perExtent := int(m.geo.ExtentSize / BlockSize)
+	return &chunk{
+		dirty:   make([]atomic.Uint64, (chunkExtents*perExtent+63)/64),
+		touched: make([]atomic.Uint32, chunkExtents),
+	}
+}
+
+// private is the chunk at a place, for who wants to change it: a copy of its own if it
+// was shared. Hosts, too, may be the first to need it.
+func (m *Map) private(i uint64) *chunk {
+	p := &m.chunks[i]
+	c := p.Load()
+	if c == nil || !c.shared {
+		return c
+	}
+	if own := c.copy(); p.CompareAndSwap(c, own) {
+		return own
+	}
+	return p.Load()
+}
+
+func (c *chunk) copy() *chunk {
+	own := &chunk{dirty: make([]atomic.Uint64, len(c.dirty)), touched: make([]atomic.Uint32, len(c.touched)), owned: c.owned}
+	for i := range c.dirty {
+		own.dirty[i].Store(c.dirty[i].Load())
+	}
+	for i := range c.touched {
+		own.touched[i].Store(c.touched[i].Load())
+	}
+	own.blocks.Store(c.blocks.Load())
+	return own
 }
 
 // unwritten in chunk.touched says that nothing was written in this tenure.
@@ -32,16 +69,10 @@ func (m *Map) DirtyBlocks() int64 { return m.dirty.Load() }
 // Own makes room for an owned extent's dirty blocks. Engine only, before a
 // command can enter to write.
 func (m *Map) Own(ext uint64) {
-	p := &m.chunks[ext/chunkExtents]
-	c := p.Load()
+	c := m.private(ext / chunkExtents)
 	if c == nil {
-		perExtent := int(m.geo.ExtentSize / BlockSize)
-		c = &chunk{
-			dirty:   make([]atomic.Uint64, (chunkExtents*perExtent+63)/64),
-			touched: make([]atomic.Uint32, chunkExtents),
-		}
-		p.Store(c)
-		m.live[ext/chunkExtents/64] |= 1 << (ext / chunkExtents % 64)
+		c = m.newChunk()
+		m.put(ext/chunkExtents, c)
 	}
 	c.owned++
 	c.touched[ext%chunkExtents].Store(m.clock.Load() | unwritten)
@@ -51,12 +82,20 @@ func (m *Map) Own(ext uint64) {
 // with no command inside that writes.
 func (m *Map) Disown(ext uint64) {
 	m.TakeDirty(ext)
-	p := &m.chunks[ext/chunkExtents]
-	if c := p.Load(); c != nil {
+	if c := m.private(ext / chunkExtents); c != nil {
 		if c.owned--; c.owned == 0 {
-			p.Store(nil)
-			m.live[ext/chunkExtents/64] &^= 1 << (ext / chunkExtents % 64)
+			m.put(ext/chunkExtents, nil)
 		}
+	}
+}
+
+// put has a chunk at a place, or none.
+func (m *Map) put(i uint64, c *chunk) {
+	m.chunks[i].Store(c)
+	if c != nil {
+		m.live[i/64] |= 1 << (i % 64)
+	} else {
+		m.live[i/64] &^= 1 << (i % 64)
 	}
 }
 
@@ -64,13 +103,19 @@ func (m *Map) Disown(ext uint64) {
 // caller has entered, after they were written and before that is acknowledged.
 func (m *Map) Wrote(ext uint64, first, n int) {
 	c := m.chunks[ext/chunkExtents].Load()
+	if c.full {
+		return // who takes its blocks from here on reads what was written before
+	}
+	if c.shared {
+		c = m.private(ext / chunkExtents)
+	}
 	c.touched[ext%chunkExtents].Store(m.clock.Load() &^ unwritten)
 	m.setDirty(c, ext, first, n)
 }
 
 // SetDirty puts blocks back that a copy had taken. Engine only.
 func (m *Map) SetDirty(ext uint64, blocks Mask) {
-	c := m.chunks[ext/chunkExtents].Load()
+	c := m.private(ext / chunkExtents)
 	for first, n := range blocks.Runs {
 		m.setDirty(c, ext, first, n)
 	}
@@ -111,8 +156,11 @@ func (m *Map) TakeDirty(ext uint64) Mask { return m.dirtyBits(ext, true) }
 
 func (m *Map) dirtyBits(ext uint64, take bool) (set Mask) {
 	c := m.chunks[ext/chunkExtents].Load()
-	if c == nil {
+	if c == nil || c.blocks.Load() == 0 {
 		return set
+	}
+	if take {
+		c = m.private(ext / chunkExtents)
 	}
 	perExtent := int(m.geo.ExtentSize / BlockSize)
 	at := int(ext%chunkExtents) * perExtent

@@ -8,12 +8,13 @@
 //
 // One extent takes 16 bits, two of them share an atomic word:
 //
-//	bits 0–7   State
+//	bits 0–7   State, as its difference (XOR) from that of its group
 //	bits 8–15  users: commands inside the extent right now
 //
 // With 64 KiB extents that is 32 MiB for each TiB, of which the operating system
 // gives only what was ever touched; a chunk of dirty blocks exists only where
-// extents are owned.
+// extents are owned. A group is 4096 neighbours: to give all of them one state takes
+// one store, and no memory, so what a join does to a whole LUN is soon done.
 package dirtymap
 
 import "sync/atomic"
@@ -73,6 +74,7 @@ const maxUsers = 240
 type Map struct {
 	geo    Geometry
 	words  []atomic.Uint32
+	groups []group
 	chunks []atomic.Pointer[chunk]
 	live   []uint64 // the engine's: bit i%64 of word i/64 says that chunk i exists
 
@@ -87,6 +89,22 @@ type Map struct {
 	mixings atomic.Uint64
 }
 
+// groupExtents is how many extents share a group: 8 KiB of words, two pages of memory
+// that stay untouched as long as all have the same state.
+const groupExtents = 4096
+
+// group is what the words of groupExtents extents are based on.
+type group struct {
+	// base is a State, for both extents of a word. It changes only while no command is
+	// between Begin and End.
+	base atomic.Uint32
+	// mixed: an extent may have another state than base. The engine's to change.
+	mixed atomic.Bool
+}
+
+// twice is a state for both extents of a word.
+func twice(s State) uint32 { return uint32(s)<<16 | uint32(s) }
+
 // New makes a map with every extent SHARED, and the gate shut. The geometry must
 // have passed Check.
 func New(geo Geometry) *Map {
@@ -94,6 +112,7 @@ func New(geo Geometry) *Map {
 	m := &Map{
 		geo:    geo,
 		words:  make([]atomic.Uint32, (n+1)/2),
+		groups: make([]group, (n+groupExtents-1)/groupExtents),
 		chunks: make([]atomic.Pointer[chunk], (n+chunkExtents-1)/chunkExtents),
 		live:   make([]uint64, (n+64*chunkExtents-1)/(64*chunkExtents)),
 	}
@@ -138,10 +157,13 @@ func (m *Map) Quiet() bool { return m.gate.Load() == gateShut }
 // Open lets commands in.
 func (m *Map) Open() { m.gate.And(^gateShut) }
 
-// State is the extent's state now: one atomic load.
+// State is the extent's state now: two atomic loads.
 func (m *Map) State(ext uint64) State {
-	return State(m.words[ext/2].Load() >> (ext % 2 * 16))
+	return State((m.words[ext/2].Load() ^ m.base(ext)) >> (ext % 2 * 16))
 }
+
+// base is that of the extent's group.
+func (m *Map) base(ext uint64) uint32 { return m.groups[ext/groupExtents].base.Load() }
 
 // Users is how many commands are inside the extent.
 func (m *Map) Users(ext uint64) int {
@@ -151,10 +173,10 @@ func (m *Map) Users(ext uint64) int {
 // Enter takes a command into the extent if its state allows the access without
 // asking anybody. Too many users count as not allowed.
 func (m *Map) Enter(ext uint64, write bool) bool {
-	w, shift := &m.words[ext/2], ext%2*16
+	w, shift, base := &m.words[ext/2], ext%2*16, m.base(ext)
 	for {
 		old := w.Load()
-		if !State(old>>shift).Allows(write) || old>>(shift+8)&0xff >= maxUsers {
+		if !State((old^base)>>shift).Allows(write) || old>>(shift+8)&0xff >= maxUsers {
 			return false
 		}
 		if w.CompareAndSwap(old, old+1<<(shift+8)) {
@@ -168,7 +190,7 @@ func (m *Map) Enter(ext uint64, write bool) bool {
 func (m *Map) Exit(ext uint64) (drained bool) {
 	w, shift := &m.words[ext/2], ext%2*16
 	now := w.Add(-(uint32(1) << (shift + 8))) >> shift
-	return State(now)&Closing != 0 && now>>8&0xff == 0
+	return now>>8&0xff == 0 && (State(now)^State(m.base(ext)))&Closing != 0
 }
 
 // Pin enters an extent for a command that the engine lets in. False: too many
@@ -209,11 +231,15 @@ func (m *Map) Atomics() uint64 { return m.atomics.Load() }
 
 // Change takes bits off a state and puts others on. Engine only.
 func (m *Map) Change(ext uint64, off, on State) {
-	w, shift := &m.words[ext/2], ext%2*16
+	w, shift, g := &m.words[ext/2], ext%2*16, &m.groups[ext/groupExtents]
+	base := State(g.base.Load())
 	for {
 		old := w.Load()
-		s := State(old>>shift)&^off | on
-		if w.CompareAndSwap(old, old&^(0xff<<shift)|uint32(s)<<shift) {
+		differs := ((State(old>>shift)^base)&^off | on) ^ base
+		if differs != 0 && !g.mixed.Load() {
+			g.mixed.Store(true)
+		}
+		if w.CompareAndSwap(old, old&^(0xff<<shift)|uint32(differs)<<shift) {
 			return
 		}
 	}
