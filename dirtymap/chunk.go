@@ -115,6 +115,9 @@ func (m *Map) Wrote(ext uint64, first, n int) {
 
 // SetDirty puts blocks back that a copy had taken. Engine only.
 func (m *Map) SetDirty(ext uint64, blocks Mask) {
+	if blocks.Empty() {
+		return
+	}
 	c := m.private(ext / chunkExtents)
 	for first, n := range blocks.Runs {
 		m.setDirty(c, ext, first, n)

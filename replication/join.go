@@ -35,11 +35,7 @@ func (r *Replica) sendPlanesLocked() {
 // meanwhile is dropped there.
 func (r *Replica) sendPlanes(c LinkConn) {
 	w := &planesOut{conn: c, lun: r.cfg.Number}
-	err := mapfile.WritePlanes(w, r.cfg.identity(), func(first uint64, into []dirtymap.State) {
-		for i := range into {
-			into[i] = r.m.State(first + uint64(i))
-		}
-	})
+	err := mapfile.WritePlanes(w, r.cfg.identity(), r.m.Runs(r.m.All()))
 	if err == nil {
 		w.send(true)
 	}
@@ -141,8 +137,8 @@ func (p *planesIn) full(last bool) bool {
 // work unpacks the planes and gives them to the engine. It ends with them, or with
 // the connection.
 func (p *planesIn) work() {
-	err := mapfile.ReadPlanes(p, p.r.cfg.identity(), func(first uint64, states []dirtymap.State) error {
-		p.r.received(p.conn, coherence.PeerStates{First: first, States: states})
+	err := mapfile.ReadPlanes(p, p.r.cfg.identity(), func(extents dirtymap.Range, states []dirtymap.State) error {
+		p.r.received(p.conn, coherence.PeerStates{Extents: extents, States: states})
 		return context.Cause(p.conn.Context())
 	})
 	if err != nil {

@@ -95,16 +95,15 @@ func (r *Replica) markClean() error {
 // volatile are the extents whose bytes are not known to be flushed, with the state
 // that they have when they are.
 func volatile(m *dirtymap.Map) (changes []coherence.Change) {
-	for ext := range m.Geometry().Extents() {
-		s := m.State(ext)
+	for run, s := range m.Runs(m.All()) {
 		if s&dirtymap.Volatile == 0 {
 			continue
 		}
 		s = s & dirtymap.Durable &^ dirtymap.Volatile
-		if n := len(changes); n > 0 && changes[n-1].Extents.End() == ext && changes[n-1].State == s {
-			changes[n-1].Extents.Count++
+		if n := len(changes); n > 0 && changes[n-1].Extents.End() == run.First && changes[n-1].State == s {
+			changes[n-1].Extents.Count += run.Count
 		} else {
-			changes = append(changes, coherence.Change{Extents: dirtymap.Range{First: ext, Count: 1}, State: s})
+			changes = append(changes, coherence.Change{Extents: run, State: s})
 		}
 	}
 	return changes

@@ -41,10 +41,7 @@ func (l *Log) takeOver(first uint64, states []byte) error {
 	const company = 256 // pages that are synced together
 	var recs []Record
 	for i := 0; i < len(states); {
-		n := 1
-		for i+n < len(states) && states[i+n] == states[i] {
-			n++
-		}
+		n := alike(states[i:])
 		if s := dirtymap.State(states[i]); s != 0 {
 			recs = append(recs, Set{Range: dirtymap.Range{First: first + uint64(i), Count: uint64(n)}, State: s})
 		}

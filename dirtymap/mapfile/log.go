@@ -17,6 +17,14 @@ func usual() limits {
 	return limits{payloadLimit: maxPayload, logLimit: 16 << 20, overlayLimit: 8 << 20}
 }
 
+// full tells whether a checkpoint is due. The overlay may have one patch for every page
+// beside its limit: a join that gives the whole LUN one state must not have hosts wait
+// until all pages are written.
+func (l *Log) full() bool {
+	patches := int(l.id.pages()) * (overlaidMemory + patchMemory)
+	return l.end-l.carried > l.logLimit || l.overlay.memory > l.overlayLimit+patches
+}
+
 // Log is an open map file. It has one owner.
 type Log struct {
 	state
@@ -175,7 +183,7 @@ func (l *Log) Sync() error {
 	if l.failed == nil && l.durable < l.sequence && l.sync() {
 		l.durable = l.sequence
 	}
-	if l.failed == nil && (l.end-l.carried > l.logLimit || l.overlay.memory > l.overlayLimit) {
+	if l.failed == nil && l.full() {
 		return l.Checkpoint()
 	}
 	return l.failed
@@ -194,21 +202,27 @@ func (l *Log) State(ext uint64) (dirtymap.State, error) {
 	return dirtymap.State(buf[8+off]), nil
 }
 
-// Fill gives every extent of a map, whose geometry is the file's, its durable
-// state.
+// Fill gives every extent of a map, whose geometry is the file's and that nobody uses
+// yet, its durable state.
 func (l *Log) Fill(m *dirtymap.Map) error {
-	return l.eachPage(func(first uint64, states []byte, wrong error) error {
+	var run Set // that may go on in the next page
+	err := l.eachPage(func(first uint64, states []byte, wrong error) error {
 		if wrong != nil {
 			return damaged(wrong)
 		}
-		for i, s := range states {
-			// Loads leave memory alone that was never touched.
-			if ext := first + uint64(i); m.State(ext) != dirtymap.State(s) {
-				m.Set(ext, dirtymap.State(s))
+		for i := 0; i < len(states); {
+			n := alike(states[i:])
+			if s := dirtymap.State(states[i]); s != run.State {
+				m.SetRange(run.Range, run.State)
+				run = Set{Range: dirtymap.Range{First: first + uint64(i)}, State: s}
 			}
+			run.Range.Count += uint64(n)
+			i += n
 		}
 		return nil
 	})
+	m.SetRange(run.Range, run.State)
+	return err
 }
 
 // Close makes everything durable and closes the file.

@@ -63,8 +63,8 @@
 //	8 Image    page uv, 4088 states
 //	9 Fill     first page uv, count uv, state u8: pages full of one state
 //
-// Two nodes that join exchange header slot and pages of this format, through
-// zstd: WritePlanes, ReadPlanes.
+// Two nodes that join exchange a header slot of this format, and the states in pieces,
+// through zstd: WritePlanes, ReadPlanes (planes.go draws the pieces).
 package mapfile
 
 import (

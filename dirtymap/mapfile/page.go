@@ -60,6 +60,19 @@ func fillStates(b []byte, s dirtymap.State) {
 	}
 }
 
+// alike is how many states are the same as the first one, from there on: eight at a
+// time, as most maps are of few runs.
+func alike(b []byte) int {
+	n, all := 1, uint64(b[0])*0x0101010101010101
+	for n+8 <= len(b) && binary.LittleEndian.Uint64(b[n:]) == all {
+		n += 8
+	}
+	for n < len(b) && b[n] == b[0] {
+		n++
+	}
+	return n
+}
+
 // uniform tells whether all bytes are equal.
 func uniform(b []byte) bool {
 	return len(b) == 0 || string(b[1:]) == string(b[:len(b)-1])

@@ -159,41 +159,46 @@ func New(cfg Config) *Engine {
 	e.join.restarted = cfg.Kept == nil
 	e.role = Role{Term: cfg.Term, ID: cfg.ID, Serve: cfg.Serve, Loss: cfg.Loss}
 	e.aloneTerm, e.fork = cfg.AloneTerm, cfg.Fork
-	for ext := range e.geo.Extents() {
-		if s := e.m.State(ext); s&(dirtymap.Held|dirtymap.Volatile) != 0 {
-			e.restore(ext, s)
+	for run, s := range e.m.Runs(e.m.All()) {
+		if s&dirtymap.Held != 0 {
+			e.restoreOwned(run)
+		}
+		if s&dirtymap.Volatile != 0 {
+			e.restoreVolatile(run)
 		}
 	}
 	return e
 }
 
-// restore takes over an extent that the map file says is OWNED or volatile. What is
-// lost is closed until a join, or serving alone, has settled who has it.
-func (e *Engine) restore(ext uint64, s dirtymap.State) {
-	if s&dirtymap.Held != 0 {
-		e.m.Own(ext)
-		e.m.Change(ext, 0, dirtymap.Logged)
-		e.m.SetDirty(ext, e.cfg.dirty(ext))
+// restoreOwned takes over extents that the map file says are OWNED. Which of their blocks
+// are dirty is not known, and a join finds that out, unless the engine before knew: then of
+// what it did not have, all counts.
+func (e *Engine) restoreOwned(r dirtymap.Range) {
+	e.m.OwnRange(r)
+	e.m.ChangeRange(r, 0, dirtymap.Logged)
+	kept := e.cfg.Kept
+	if kept == nil {
+		return
 	}
-	switch {
-	case s&dirtymap.Volatile == 0:
-	case e.cfg.Crashed:
-		e.m.Change(ext, 0, dirtymap.Closing)
-	default:
-		e.relax(ext)
+	for ext := r.First; ext < r.End(); ext++ {
+		dirty := e.geo.Full(ext)
+		if ext < kept.Geometry().Extents() && kept.State(ext)&dirtymap.Held != 0 {
+			dirty = kept.Dirty(ext)
+		}
+		e.m.SetDirty(ext, dirty)
 	}
 }
 
-// dirty is what is known to be dirty of an extent that the map file says is OWNED. When
-// the engine before did not have it, nothing is known, and all counts.
-func (c *Config) dirty(ext uint64) dirtymap.Mask {
-	switch kept := c.Kept; {
-	case kept == nil: // a join finds that out
-		return dirtymap.Mask{}
-	case ext < kept.Geometry().Extents() && kept.State(ext)&dirtymap.Held != 0:
-		return kept.Dirty(ext)
+// restoreVolatile takes over extents that the map file says are volatile. What is lost is
+// closed until a join, or serving alone, has settled who has it.
+func (e *Engine) restoreVolatile(r dirtymap.Range) {
+	if e.cfg.Crashed {
+		e.m.ChangeRange(r, 0, dirtymap.Closing)
+		return
 	}
-	return c.Map.Geometry().Full(ext)
+	for ext := r.First; ext < r.End(); ext++ {
+		e.relax(ext)
+	}
 }
 
 // Restarted tells whether the engine does not know which blocks of its extents are
@@ -246,7 +251,7 @@ func (e *Engine) Step(ev Event) []Action {
 	case ReceivedBulk:
 		e.receivedBulk(ev.Stream, ev.Msg)
 	case PeerStates:
-		e.peerStates(ev.First, ev.States)
+		e.peerStates(ev)
 	case Done:
 		e.done(ev.Token, ev.Err)
 	case Collected:

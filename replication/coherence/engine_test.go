@@ -76,7 +76,7 @@ func TestLostPeer(t *testing.T) {
 		flush := e.Step(Connected{Streams: 1})[0].(Flush)
 		e.Step(Done{Token: flush.Token})
 		e.Step(Received{&wire.JoinHello{Size: 4 * dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize}})
-		actions := slices.Clone(e.Step(PeerStates{States: make([]dirtymap.State, 4)}))
+		actions := slices.Clone(e.Step(PeerStates{dirtymap.Range{Count: 4}, []dirtymap.State{0}}))
 		prepared := slices.ContainsFunc(actions, func(a Action) bool { l, ok := a.(Log); return ok && l.Prepare != nil })
 		if prepared != allowed {
 			t.Errorf("allowed %v: %v", allowed, actions)
@@ -155,7 +155,7 @@ func TestLeast(t *testing.T) {
 		}
 		e.Step(Received{&wire.JoinHello{Size: size, ExtentSize: dirtymap.BlockSize, Blank: true, Proposal: [16]byte{2}, Least: least[1], Term: 1}})
 		join := uint64(0)
-		for _, a := range e.Step(PeerStates{States: make([]dirtymap.State, 4)}) {
+		for _, a := range e.Step(PeerStates{dirtymap.Range{Count: 4}, []dirtymap.State{0}}) {
 			if l, logs := a.(Log); logs && l.Prepare != nil {
 				join = l.Prepare.Join
 			}

@@ -45,10 +45,11 @@ type (
 		Msg    wire.Message
 	}
 	// PeerStates is a piece of the peer's planes, out of its JoinMap messages:
-	// durable states of the extents from First on, in ascending order, no gaps.
+	// durable states of the extents that follow those of the piece before. States has one
+	// that all of them have, or one for each.
 	PeerStates struct {
-		First  uint64
-		States []dirtymap.State // read only during Step
+		Extents dirtymap.Range
+		States  []dirtymap.State // read only during Step
 	}
 )
 

@@ -87,7 +87,7 @@ func (w *world) peerMoves(i int, add func(string, func(*world))) {
 				for _, b := range m.Data {
 					states = append(states, dirtymap.State(b))
 				}
-				w.step(i, PeerStates{States: states})
+				w.step(i, PeerStates{dirtymap.Range{Count: uint64(len(states))}, states})
 				return
 			}
 			m, ok := q[0].(*wire.Verified)

@@ -68,11 +68,11 @@ func (e *Engine) settle() {
 	e.do(Log{Token: e.begin(work{kind: workCommit}), Prepare: o, Commit: o.Join})
 }
 
-// stateAbove is an extent's state when a join gives it one, while hosts may have seen
+// stateAbove is an extent's state, mine until now, when a join gives it one, while hosts may have seen
 // since, at this replica alone, what is here: that stands. If the join would have given
 // the extent to the peer, it counts as taken over.
-func (e *Engine) stateAbove(ext uint64, s dirtymap.State) dirtymap.State {
-	switch mine := e.m.State(ext) & dirtymap.Durable; {
+func (e *Engine) stateAbove(mine, s dirtymap.State) dirtymap.State {
+	switch mine &= dirtymap.Durable; {
 	case s&dirtymap.Stale != 0 && (mine&dirtymap.Alone != 0 || !e.missing(mine)):
 		return (mine | dirtymap.Held | dirtymap.Alone).WithTurn(s.Turn() + takenTurns)
 	case mine&dirtymap.Alone != 0:
@@ -86,8 +86,8 @@ func (e *Engine) beneath(o *Outcome) *Outcome {
 	under := &Outcome{Join: o.Join, RoleState: o.RoleState}
 	under.AloneTerm, under.Fork = e.aloneTerm, e.fork
 	for _, c := range o.Changes {
-		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
-			under.Changes = appendChange(under.Changes, ext, e.stateAbove(ext, c.State))
+		for run, mine := range e.m.Runs(c.Extents) {
+			under.Changes = appendChange(under.Changes, run, e.stateAbove(mine, c.State))
 		}
 	}
 	return under

@@ -62,6 +62,7 @@ type join struct {
 	peer     *wire.JoinHello
 	early    []PeerStates // that came while we were settling
 	next     uint64       // the first extent not resolved yet
+	unlogged []uint64     // extents from there on that the outcome must name: the log has another state than the map
 	outcome  *Outcome
 	full     []dirtymap.Range // extents of outcome whose blocks are all dirty
 	gone     uint64           // extents whose newest data the peer had, and has lost
@@ -182,37 +183,55 @@ func (e *Engine) compare() {
 		Join:      max(e.cfg.Committed, e.join.peer.Committed, e.join.least, e.join.peer.Least) + 1,
 		RoleState: RoleState{History: e.history(), Term: e.role.Term, ID: e.role.ID},
 	}
+	e.join.unlogged = sortedKeys(e.relaxed)
 	e.do(SendPlanes{})
 	early := e.join.early
 	e.join.early = nil
 	for _, p := range early {
-		e.peerStates(p.First, p.States)
+		e.peerStates(p)
 	}
 }
 
 // peerStates resolves the next extents.
-func (e *Engine) peerStates(first uint64, states []dirtymap.State) {
+func (e *Engine) peerStates(ev PeerStates) {
 	j := &e.join
 	if j.phase == greeting || j.phase == settling {
-		j.early = append(j.early, PeerStates{first, slices.Clone(states)})
+		j.early = append(j.early, PeerStates{ev.Extents, slices.Clone(ev.States)})
 		return
 	}
 	if j.phase != comparing {
 		return
 	}
-	if first != j.next || first+uint64(len(states)) > e.geo.Extents() {
-		e.violation("planes from extent %d where %d is next", first, j.next)
+	if ev.Extents.First != j.next || ev.Extents.End() > e.geo.Extents() {
+		e.violation("planes from extent %d where %d is next", ev.Extents.First, j.next)
 		return
 	}
 	mine, theirs := e.sides()
-	for i, s := range states {
-		if err := e.resolveOne(first+uint64(i), s, mine, theirs); err != nil {
+	for run, s := range ev.runs {
+		if err := e.resolveRun(run, s, mine, theirs); err != nil {
 			e.refuse(err.Error())
 			return
 		}
 	}
-	if j.next += uint64(len(states)); j.next == e.geo.Extents() {
+	if j.next = ev.Extents.End(); j.next == e.geo.Extents() {
 		e.resolved()
+	}
+}
+
+// runs yields neighbours with the same state.
+func (p PeerStates) runs(yield func(dirtymap.Range, dirtymap.State) bool) {
+	for rest := p.Extents; rest.Count > 0; {
+		n, states := rest.Count, p.States
+		if uint64(len(states)) == p.Extents.Count {
+			states = states[rest.First-p.Extents.First:]
+			if n = uint64(slices.IndexFunc(states, func(s dirtymap.State) bool { return s != states[0] })); n > rest.Count {
+				n = rest.Count // there is no other
+			}
+		}
+		if !yield(dirtymap.Range{First: rest.First, Count: n}, states[0]) {
+			return
+		}
+		rest = dirtymap.Range{First: rest.First + n, Count: rest.Count - n}
 	}
 }
 
@@ -230,11 +249,37 @@ func (e *Engine) sides() (mine, theirs side) {
 	return mine, theirs
 }
 
-// resolveOne adds one extent to the outcome.
-func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) error {
-	mine := e.m.State(ext)
-	if mine == theirs && mine.WithTurn(0) == 0 && len(e.relaxed) == 0 && !ms.fresh && !ts.fresh {
-		return nil // in sync, as nearly all are: nothing to look up
+// resolveRun adds extents that have one state at the peer to the outcome: those together
+// that have one state here, too.
+func (e *Engine) resolveRun(r dirtymap.Range, theirs dirtymap.State, ms, ts side) error {
+	for run, mine := range e.m.Runs(r) {
+		for run.Count > 0 {
+			part, unlogged := e.nextUnlogged(run)
+			if err := e.resolvePart(part, unlogged, mine, theirs, ms, ts); err != nil {
+				return err
+			}
+			run = dirtymap.Range{First: part.End(), Count: run.Count - part.Count}
+		}
+	}
+	return nil
+}
+
+// nextUnlogged is the front part of a run: one extent that is unlogged, or those before it.
+func (e *Engine) nextUnlogged(run dirtymap.Range) (part dirtymap.Range, unlogged bool) {
+	switch list := e.join.unlogged; {
+	case len(list) == 0 || !run.Has(list[0]):
+		return run, false
+	case list[0] > run.First:
+		return dirtymap.Range{First: run.First, Count: list[0] - run.First}, false
+	}
+	e.join.unlogged = e.join.unlogged[1:]
+	return one(run.First), true
+}
+
+// resolvePart adds extents that are all alike to the outcome.
+func (e *Engine) resolvePart(r dirtymap.Range, unlogged bool, mine, theirs dirtymap.State, ms, ts side) error {
+	if mine == theirs && mine.WithTurn(0) == 0 && !unlogged && !ms.fresh && !ts.fresh {
+		return nil // in sync, as nearly all are
 	}
 	if ms.fresh && ts.fresh && ms.blank && ts.blank {
 		return nil // both are all zeros, and SHARED from the beginning
@@ -248,46 +293,49 @@ func (e *Engine) resolveOne(ext uint64, theirs dirtymap.State, ms, ts side) erro
 	}
 	v, err := resolve(x, y, xs, ys)
 	if err != nil {
-		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", ext, err)
+		return fmt.Errorf("extent %d cannot be joined: %w: the replicas' maps contradict each other; keep both replicas and map files, and report this", r.First, err)
 	}
 	if ts.fresh && mine&dirtymap.Stale != 0 {
-		e.join.gone++
+		e.join.gone += r.Count
 	}
 	if v.salvage && v.first != e.cfg.Preferred || ms.fork && mine&dirtymap.Alone != 0 && e.mut != forkUnkept {
-		e.join.salvage.add(ext, mine, e.m.Dirty(ext), ms.restarted)
+		for ext := r.First; ext < r.End(); ext++ {
+			e.join.salvage.add(ext, mine, e.m.Dirty(ext), ms.restarted)
+		}
 	}
-	_, unlogged := e.relaxed[ext]
 	next := mine & dirtymap.Durable &^ dirtymap.Volatile
 	if !v.sync {
 		next = dirtymap.Stale
 		if v.first == e.cfg.Preferred {
 			next = dirtymap.Held
 			if !v.tracked {
-				e.join.full = appendRange(e.join.full, ext)
+				e.join.full = appendRange(e.join.full, r)
 			}
 		}
 		next = next.WithTurn(v.turn)
 	}
 	if unlogged || next != mine&dirtymap.Durable || !v.sync && !v.tracked {
-		e.join.outcome.Changes = appendChange(e.join.outcome.Changes, ext, next)
+		e.join.outcome.Changes = appendChange(e.join.outcome.Changes, r, next)
 	}
 	return nil
 }
 
-func appendRange(ranges []dirtymap.Range, ext uint64) []dirtymap.Range {
-	if n := len(ranges); n > 0 && ranges[n-1].End() == ext {
-		ranges[n-1].Count++
+func one(ext uint64) dirtymap.Range { return dirtymap.Range{First: ext, Count: 1} }
+
+func appendRange(ranges []dirtymap.Range, r dirtymap.Range) []dirtymap.Range {
+	if n := len(ranges); n > 0 && ranges[n-1].End() == r.First {
+		ranges[n-1].Count += r.Count
 		return ranges
 	}
-	return append(ranges, dirtymap.Range{First: ext, Count: 1})
+	return append(ranges, r)
 }
 
-func appendChange(changes []Change, ext uint64, s dirtymap.State) []Change {
-	if n := len(changes); n > 0 && changes[n-1].Extents.End() == ext && changes[n-1].State == s {
-		changes[n-1].Extents.Count++
+func appendChange(changes []Change, r dirtymap.Range, s dirtymap.State) []Change {
+	if n := len(changes); n > 0 && changes[n-1].Extents.End() == r.First && changes[n-1].State == s {
+		changes[n-1].Extents.Count += r.Count
 		return changes
 	}
-	return append(changes, Change{dirtymap.Range{First: ext, Count: 1}, s})
+	return append(changes, Change{r, s})
 }
 
 // resolved: every extent is.
@@ -352,33 +400,31 @@ func (e *Engine) committed(current bool) {
 // earlier connection, all are that are owned.
 func (e *Engine) apply(o *Outcome) {
 	for _, c := range o.Changes {
-		for ext := c.Extents.First; ext < c.Extents.End(); ext++ {
-			e.applyOne(ext, c.State)
-			if e.full == nil && c.State&dirtymap.Held != 0 {
-				e.m.SetDirty(ext, e.geo.Full(ext))
-			}
+		for run, was := range e.m.Runs(c.Extents) {
+			e.applyRun(run, was, c.State)
+		}
+		if e.full == nil && c.State&dirtymap.Held != 0 {
+			e.m.SetDirtyRange(c.Extents)
 		}
 	}
 	for _, r := range e.full {
-		for ext := r.First; ext < r.End(); ext++ {
-			e.m.SetDirty(ext, e.geo.Full(ext))
-		}
+		e.m.SetDirtyRange(r)
 	}
 	e.full = nil
 	clear(e.relaxed)
 }
 
-func (e *Engine) applyOne(ext uint64, s dirtymap.State) {
-	switch was := e.m.State(ext); {
+func (e *Engine) applyRun(r dirtymap.Range, was, s dirtymap.State) {
+	switch {
 	case s&^was&dirtymap.Held != 0:
-		e.m.Own(ext)
+		e.m.OwnRange(r)
 	case was&^s&dirtymap.Held != 0:
-		e.m.Disown(ext)
+		e.m.DisownRange(r)
 	}
 	if s&dirtymap.Held != 0 {
 		s |= dirtymap.Logged
 	}
-	e.m.Set(ext, s)
+	e.m.SetRange(r, s)
 }
 
 // serve begins when both have committed.

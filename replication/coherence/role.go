@@ -179,9 +179,9 @@ func (e *Engine) HasData() bool { return e.hasData() }
 
 // Missing counts the extents whose newest data may be at the peer only. It looks at all.
 func (e *Engine) Missing() (n uint64) {
-	for ext := range e.geo.Extents() {
-		if e.missing(e.m.State(ext)) {
-			n++
+	for run, s := range e.m.Runs(e.m.All()) {
+		if e.missing(s) {
+			n += run.Count
 		}
 	}
 	return n
@@ -281,9 +281,9 @@ func (e *Engine) entered() {
 // peer knows nothing of, also where the extent was owned before.
 func (e *Engine) beAlone() {
 	e.join.phase, e.aloneSince = alone, e.now
-	for ext, ok := e.m.NextOwned(0); ok; ext, ok = e.m.NextOwned(ext + 1) {
-		if e.m.State(ext)&dirtymap.Alone == 0 {
-			e.m.Change(ext, dirtymap.Logged, 0)
+	for run, s, ok := e.m.NextOwnedRun(0); ok; run, s, ok = e.m.NextOwnedRun(run.End()) {
+		if s&dirtymap.Alone == 0 {
+			e.m.ChangeRange(run, dirtymap.Logged, 0)
 		}
 	}
 	e.setGate(true)
@@ -292,8 +292,8 @@ func (e *Engine) beAlone() {
 // endAlone takes that back when the replicas have joined: the map file knows of all that
 // is owned, and so does the peer.
 func (e *Engine) endAlone() {
-	for ext, ok := e.m.NextOwned(0); ok; ext, ok = e.m.NextOwned(ext + 1) {
-		e.m.Change(ext, 0, dirtymap.Logged)
+	for run, _, ok := e.m.NextOwnedRun(0); ok; run, _, ok = e.m.NextOwnedRun(run.End()) {
+		e.m.ChangeRange(run, 0, dirtymap.Logged)
 	}
 }
 

@@ -14,9 +14,9 @@ type salvage struct {
 func (s *salvage) add(ext uint64, mine dirtymap.State, dirty dirtymap.Mask, restarted bool) {
 	switch {
 	case mine&dirtymap.Held == 0 || restarted:
-		s.whole = appendRange(s.whole, ext)
+		s.whole = appendRange(s.whole, one(ext))
 	case !dirty.Empty():
-		s.dirty = appendRange(s.dirty, ext)
+		s.dirty = appendRange(s.dirty, one(ext))
 	}
 }
 

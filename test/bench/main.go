@@ -46,6 +46,7 @@ var rows = []struct {
 	{"fetch", fetchRow},
 	{"copy", copyRow},
 	{"memory", memoryRow},
+	{"newcomer", newcomerRow},
 	{"tgt", tgtRow},
 	{"allocations", allocationsRow},
 }

@@ -21,9 +21,9 @@ const (
 	smallLUN = 64 * mib
 )
 
-// memoryRow measures twinlund processes with a huge LUN in a sparse file: at first;
-// after some work, with the garbage that it leaves; and when every extent has a state of its own, which is so at b when b's replica is
-// new and a's is not. Nothing is dirty at b then. What an equal daemon with a LUN of
+// memoryRow measures twinlund processes with a huge LUN in a sparse file: at first; after
+// some work, with the garbage that it leaves; and when b's replica is new and a's is not, so
+// that every extent is STALE at b, and nothing dirty. What an equal daemon with a LUN of
 // 64 MiB takes at the same moment is taken off: the aim is about the LUN.
 func memoryRow(b *bench) (results []result, err error) {
 	base, err := memoryOf(b, smallLUN)
