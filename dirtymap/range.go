@@ -5,46 +5,69 @@ import "iter"
 // What changes many extents at once. It is the engine's only, and while no command is
 // between Begin and End: a join, and the time before a replica serves.
 
-// Runs yields the states of the extents of r, in ascending order: neighbours with the
-// same state come together. What is yielded may be changed meanwhile.
-func (m *Map) Runs(r Range) iter.Seq2[Range, State] {
+// Runs yields what the extents of r have of the bits, in ascending order: neighbours that
+// have the same come together. What was yielded may be changed meanwhile.
+func (m *Map) Runs(r Range, bits State) iter.Seq2[Range, State] {
 	return func(yield func(Range, State) bool) {
+		if r.Count == 0 {
+			return
+		}
+		w := runs{m: m, bits: bits, yield: yield, first: r.First, state: m.State(r.First) & bits}
 		for ext := r.First; ext < r.End(); {
-			s := m.State(ext)
-			run := Range{First: ext, Count: m.sameAs(s, ext, r.End()) - ext}
-			if !yield(run, s) {
+			end := min(r.End(), (ext/groupExtents+1)*groupExtents)
+			if !w.group(ext, end) {
 				return
 			}
-			ext = run.End()
+			ext = end
 		}
+		yield(Range{First: w.first, Count: r.End() - w.first}, w.state)
 	}
 }
 
 // All is every extent.
 func (m *Map) All() Range { return Range{Count: m.geo.Extents()} }
 
-// sameAs is the first extent from ext on that has another state than s; end at most.
-func (m *Map) sameAs(s State, ext, end uint64) uint64 {
-	for ext < end {
-		switch g := &m.groups[ext/groupExtents]; {
-		case !g.mixed.Load():
-			if State(g.base.Load()) != s {
-				return ext
-			}
-			ext = min(end, (ext/groupExtents+1)*groupExtents)
-		case ext%2 == 0 && ext+1 < end && (m.words[ext/2].Load()^g.base.Load()^twice(s))&stateBits == 0:
-			ext += 2
-		case m.State(ext) != s:
-			return ext
-		default:
-			ext++
-		}
-	}
-	return end
+// runs is how far Runs has come.
+type runs struct {
+	m     *Map
+	bits  State
+	yield func(Range, State) bool
+	first uint64 // of the run that is not yielded yet
+	state State  // of that
 }
 
-// stateBits are those of a word that are no users.
-const stateBits = 0x00ff00ff
+// group goes on with a part of one group. False: no more is wanted.
+func (r *runs) group(ext, end uint64) bool {
+	g := &r.m.groups[ext/groupExtents]
+	base := g.base.Load()
+	if !g.mixed.Load() {
+		return r.meet(ext, State(base)&r.bits)
+	}
+	bits, same := twice(r.bits), twice(r.state)
+	for ext < end {
+		w := (r.m.words[ext/2].Load() ^ base) & bits
+		if w == same && ext%2 == 0 && ext+1 < end {
+			ext += 2
+			continue
+		}
+		if !r.meet(ext, State(w>>(ext%2*16))) {
+			return false
+		}
+		same = twice(r.state)
+		ext++
+	}
+	return true
+}
+
+// meet ends the run at an extent that has another state.
+func (r *runs) meet(ext uint64, s State) bool {
+	if s == r.state {
+		return true
+	}
+	run, was := Range{First: r.first, Count: ext - r.first}, r.state
+	r.first, r.state = ext, s
+	return r.yield(run, was)
+}
 
 // whole cuts a range into pieces of unit extents, which are given to all when they are
 // whole (the last one of the LUN may be short), and to each extent by extent when not.
@@ -63,6 +86,9 @@ func (m *Map) whole(r Range, unit uint64, all func(i uint64), each func(ext uint
 	}
 }
 
+// stateBits are those of a word that are no users.
+const stateBits = 0x00ff00ff
+
 // SetRange gives all extents of a range one state.
 func (m *Map) SetRange(r Range, s State) {
 	m.whole(r, groupExtents, func(i uint64) {
@@ -77,19 +103,26 @@ func (m *Map) SetRange(r Range, s State) {
 	}, func(ext uint64) { m.Set(ext, s) })
 }
 
-// ChangeRange is Change for all extents of a range, which have one state.
+// ChangeRange is Change for all extents of a range.
 func (m *Map) ChangeRange(r Range, off, on State) {
-	m.SetRange(r, m.State(r.First)&^off|on)
+	for run, s := range m.Runs(r, allBits) {
+		m.SetRange(run, s&^off|on)
+	}
 }
 
-// NextOwnedRun is the run of equal states that begins with NextOwned.
-func (m *Map) NextOwnedRun(from uint64) (run Range, s State, ok bool) {
+// allBits are those of a State.
+const allBits State = 0xff
+
+// NextOwnedRun is the run of extents with the same bits that begins with NextOwned.
+func (m *Map) NextOwnedRun(from uint64, bits State) (run Range, s State, ok bool) {
 	ext, ok := m.NextOwned(from)
 	if !ok {
 		return run, s, false
 	}
-	s = m.State(ext)
-	return Range{First: ext, Count: m.sameAs(s, ext, m.geo.Extents()) - ext}, s, true
+	for run, s = range m.Runs(Range{First: ext, Count: m.geo.Extents() - ext}, bits|Held) {
+		break
+	}
+	return run, s, true
 }
 
 // OwnRange is Own for all extents of a range, none of which is owned.

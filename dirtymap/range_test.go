@@ -61,7 +61,7 @@ func (d *rangeModel) step(t *rapid.T, r Range) {
 		}
 	case 4:
 		on := State(rapid.Byte().Draw(t, "on"))
-		for run := range d.m.Runs(r) {
+		for run := range d.m.Runs(r, on) { // in pieces
 			d.m.ChangeRange(run, s, on)
 		}
 		for ext := r.First; ext < r.End(); ext++ {
@@ -120,13 +120,13 @@ func (d *rangeModel) work(t *rapid.T, ext uint64) {
 
 func (d *rangeModel) compare(t *rapid.T) {
 	t.Helper()
-	next := uint64(0)
-	for run, s := range d.m.Runs(d.m.All()) {
-		if run.First != next || run.Count == 0 || run.First > 0 && d.states[run.First-1] == s {
+	bits, next := rapid.SampledFrom([]State{allBits, Durable, Held}).Draw(t, "bits"), uint64(0)
+	for run, s := range d.m.Runs(d.m.All(), bits) {
+		if run.First != next || run.Count == 0 || run.First > 0 && d.states[run.First-1]&bits == s {
 			t.Fatalf("run %v of %v where extent %d is next", run, s, next)
 		}
 		for next = run.First; next < run.End(); next++ {
-			if d.states[next] != s || d.m.State(next) != s || d.m.Users(next) != d.users[next] {
+			if d.states[next]&bits != s || d.m.State(next) != d.states[next] || d.m.Users(next) != d.users[next] {
 				t.Fatalf("extent %d: %v in a run of %v, want %v; %d users, want %d", next, d.m.State(next), s, d.states[next], d.m.Users(next), d.users[next])
 			}
 		}

@@ -35,7 +35,7 @@ func (r *Replica) sendPlanesLocked() {
 // meanwhile is dropped there.
 func (r *Replica) sendPlanes(c LinkConn) {
 	w := &planesOut{conn: c, lun: r.cfg.Number}
-	err := mapfile.WritePlanes(w, r.cfg.identity(), r.m.Runs(r.m.All()))
+	err := mapfile.WritePlanes(w, r.cfg.identity(), r.m.Runs(r.m.All(), dirtymap.Durable))
 	if err == nil {
 		w.send(true)
 	}

@@ -95,11 +95,11 @@ func (r *Replica) markClean() error {
 // volatile are the extents whose bytes are not known to be flushed, with the state
 // that they have when they are.
 func volatile(m *dirtymap.Map) (changes []coherence.Change) {
-	for run, s := range m.Runs(m.All()) {
+	for run, s := range m.Runs(m.All(), dirtymap.Durable) {
 		if s&dirtymap.Volatile == 0 {
 			continue
 		}
-		s = s & dirtymap.Durable &^ dirtymap.Volatile
+		s &^= dirtymap.Volatile
 		if n := len(changes); n > 0 && changes[n-1].Extents.End() == run.First && changes[n-1].State == s {
 			changes[n-1].Extents.Count += run.Count
 		} else {

@@ -31,22 +31,33 @@ func (id *Identity) checkPage(page uint64, b []byte) error {
 	return id.checkStates(page, b[8:pageSize])
 }
 
-// checkStates looks for states that cannot be: 8 extents at a time, as a map has
-// hundreds of millions of them.
+// checkStates looks for states that cannot be, and for any behind the last extent.
 func (id *Identity) checkStates(page uint64, states []byte) error {
-	const each = 0x0101010101010101
-	var wrong uint64
-	for i := 0; i+8 <= len(states); i += 8 {
-		w := binary.LittleEndian.Uint64(states[i:])
-		wrong |= w&(each*uint64(^dirtymap.Durable)) | w&(w>>1)&(each*uint64(dirtymap.Stale))
-	}
+	beyond := byte(0)
 	for _, s := range states[id.statesIn(page):] {
-		wrong |= uint64(s)
+		beyond |= s
 	}
-	if wrong != 0 {
+	if !validStates(states) || beyond != 0 {
 		return fmt.Errorf("page %d: holds states that cannot be", page)
 	}
 	return nil
+}
+
+// validStates is validState for many: 8 extents at a time, as a map has hundreds of
+// millions of them.
+func validStates(states []byte) bool {
+	const each = 0x0101010101010101
+	var wrong uint64
+	for ; len(states) >= 8; states = states[8:] {
+		w := binary.LittleEndian.Uint64(states)
+		wrong |= w&(each*uint64(^dirtymap.Durable)) | w&(w>>1)&(each*uint64(dirtymap.Stale))
+	}
+	for _, s := range states {
+		if !validState(dirtymap.State(s)) {
+			return false
+		}
+	}
+	return wrong == 0
 }
 
 func validState(s dirtymap.State) bool {

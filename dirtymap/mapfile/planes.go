@@ -44,7 +44,7 @@ func WritePlanes(w io.Writer, id Identity, runs iter.Seq2[dirtymap.Range, dirtym
 	if err != nil {
 		return fmt.Errorf("send map: %w", err)
 	}
-	p := &planesWriter{w: z, id: &id}
+	p := &planesWriter{w: z, id: &id, states: make([]byte, 0, pieceStates)}
 	p.write(planesHeader(&id))
 	for run, s := range runs {
 		p.run(run, byte(s&dirtymap.Durable))
@@ -63,29 +63,27 @@ func WritePlanes(w io.Writer, id Identity, runs iter.Seq2[dirtymap.Range, dirtym
 type planesWriter struct {
 	w      io.Writer
 	id     *Identity
-	next   uint64 // the extent behind what was gathered
+	next   uint64 // extent: the one behind what was gathered
 	states []byte // of those before it
 	head   [pieceHead]byte
 	err    error
 }
 
 func (p *planesWriter) run(r dirtymap.Range, s byte) {
-	for r.Count > 0 && p.err == nil {
-		n := min(r.Count, pieceExtents)
-		if r.Count >= pieceAlike {
-			p.flush()
-			p.piece(r.First, n, []byte{s})
-		} else {
-			n = min(r.Count, uint64(pieceStates-len(p.states)))
-			for range n {
-				p.states = append(p.states, s)
-			}
+	p.next = r.First
+	if r.Count >= pieceAlike {
+		p.flush()
+		for n := uint64(0); p.next < r.End(); p.next += n {
+			n = min(r.End()-p.next, pieceExtents)
+			p.piece(p.next, n, []byte{s})
 		}
-		r.First, r.Count = r.First+n, r.Count-n
-		p.next = r.First
+		return
+	}
+	for ; p.next < r.End(); p.next++ {
 		if len(p.states) == pieceStates {
 			p.flush()
 		}
+		p.states = append(p.states, s)
 	}
 }
 
@@ -216,10 +214,11 @@ func (p *planesReader) piece() (extents dirtymap.Range, states []dirtymap.State,
 	if p.id.sumPiece(p.head[:20], p.bytes[:n]) != binary.LittleEndian.Uint32(p.head[20:]) {
 		return extents, nil, errors.New("wrong checksum")
 	}
+	if !validStates(p.bytes[:n]) {
+		return extents, nil, errors.New("holds states that cannot be")
+	}
 	for i, b := range p.bytes[:n] {
-		if p.states[i] = dirtymap.State(b); !validState(p.states[i]) {
-			return extents, nil, errors.New("holds states that cannot be")
-		}
+		p.states[i] = dirtymap.State(b)
 	}
 	return extents, p.states[:n], nil
 }

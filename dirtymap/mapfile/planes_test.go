@@ -228,7 +228,7 @@ func TestPlanesOfAQuietLUNAreSmall(t *testing.T) {
 	id := Identity{Geometry: dirtymap.Geometry{Size: 16 << 40, ExtentSize: 64 << 10}}
 	m := dirtymap.New(id.Geometry)
 	var b bytes.Buffer
-	must(t, WritePlanes(&b, id, m.Runs(m.All())))
+	must(t, WritePlanes(&b, id, m.Runs(m.All(), dirtymap.Durable)))
 	if b.Len() > 8<<10 {
 		t.Fatalf("%d bytes for 16 TiB that is all SHARED", b.Len())
 	}

@@ -245,9 +245,11 @@ func (e *Engine) giveBack(r dirtymap.Range) {
 }
 
 // giveBackOne ends a tenure if the peer has everything of it and nobody is
-// inside. A command that Enter refuses meanwhile says Want, and is let in then.
+// inside. A command that Enter refuses meanwhile says Want, and is let in then. What is
+// dirty is only looked at: that may be the whole LUN after a join, which takes no memory as
+// long as nobody changes its map.
 func (e *Engine) giveBackOne(ext uint64) {
-	if e.m.State(ext)&dirtymap.Held == 0 || e.entries[ext] != nil {
+	if e.m.State(ext)&dirtymap.Held == 0 || e.entries[ext] != nil || !e.m.Dirty(ext).Empty() {
 		return
 	}
 	e.m.Change(ext, 0, dirtymap.Closing)

@@ -159,7 +159,7 @@ func New(cfg Config) *Engine {
 	e.join.restarted = cfg.Kept == nil
 	e.role = Role{Term: cfg.Term, ID: cfg.ID, Serve: cfg.Serve, Loss: cfg.Loss}
 	e.aloneTerm, e.fork = cfg.AloneTerm, cfg.Fork
-	for run, s := range e.m.Runs(e.m.All()) {
+	for run, s := range e.m.Runs(e.m.All(), dirtymap.Held|dirtymap.Volatile) {
 		if s&dirtymap.Held != 0 {
 			e.restoreOwned(run)
 		}
@@ -311,6 +311,7 @@ const (
 	workLog kind = iota
 	workRelax
 	workFlush
+	workWarm
 	workJoin   // a flush or log entry of the join
 	workCommit // the log entry with which a join takes effect
 	workStore
@@ -327,7 +328,7 @@ const (
 // holdsJoin tells whether a join must wait: it changes the replica or the log.
 func (w work) holdsJoin() bool {
 	switch w.kind {
-	case workCollect, workCopyRead, workCopySent, workCopyFlush, workDigest, workPeerDigest:
+	case workCollect, workCopyRead, workCopySent, workCopyFlush, workDigest, workPeerDigest, workWarm:
 		return false
 	}
 	return true
@@ -352,7 +353,7 @@ func (e *Engine) take(token uint64, kinds ...kind) (work, bool) {
 }
 
 func (e *Engine) done(token uint64, err error) {
-	w, current := e.take(token, workLog, workRelax, workFlush, workJoin, workCommit, workStore, workSalvage)
+	w, current := e.take(token, workLog, workRelax, workFlush, workWarm, workJoin, workCommit, workStore, workSalvage)
 	if err != nil && w.kind == workSalvage {
 		e.salvageFailed(current, err)
 		return
@@ -369,6 +370,10 @@ func (e *Engine) done(token uint64, err error) {
 		e.admitSyncs(w.syncs)
 	case workFlush:
 		e.flushed()
+	case workWarm:
+		if token == e.join.warm {
+			e.quiesce()
+		}
 	case workJoin, workSalvage:
 		if current {
 			e.joinStep(token)
@@ -387,7 +392,7 @@ func (k kind) String() string {
 	switch k {
 	case workLog, workRelax:
 		return "write the map file"
-	case workFlush:
+	case workFlush, workWarm:
 		return "flush the replica"
 	case workJoin, workCommit:
 		return "make the join durable"

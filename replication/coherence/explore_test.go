@@ -320,7 +320,7 @@ func (n *node) appendTo(b []byte) []byte {
 		b = append(b, byte(e.m.State(ext)), byte(e.m.Users(ext)), byte(e.m.Dirty(ext)[0]))
 	}
 	j := e.join
-	b = fmt.Appendf(b, "j%d%d%d%v%d%v%v%d%v%v%v%v", j.phase, j.term, j.least, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
+	b = fmt.Appendf(b, "j%d%d%d%d%v%d%v%v%d%v%v%v%v", index(j.warm), j.phase, j.term, j.least, j.restarted, index(j.token), j.peer, j.early, j.next, j.outcome, append(j.full, e.full...), j.ready, j.finished)
 	b = fmt.Appendf(b, "%d%d%v%v%v%v%v%d%d", e.txSeq, e.rxSeq, sortedKeys(e.relaxed), sortedKeys(e.flush.extents), e.flush.syncs, e.syncs, e.ops, e.relaxing*100+e.cleaning, len(e.jobs))
 	return fmt.Appendf(b, "%v%d%v%v", brief(e.cfg.RoleState), e.cfg.Committed, e.cfg.Prepared, e.cfg.Crashed)
 }

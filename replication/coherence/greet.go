@@ -56,6 +56,13 @@ func (e *Engine) greet() {
 	e.compare()
 }
 
+// hurry ends a wait for a flush at once when the peer may serve in place of this node.
+func (e *Engine) hurry(p *wire.JoinHello) {
+	if e.join.warm != 0 && p.Alone && p.Term > e.role.Term {
+		e.quiesce()
+	}
+}
+
 // settle commits what the peer has committed. What was written alone since it was
 // prepared stands above it.
 func (e *Engine) settle() {
@@ -86,7 +93,7 @@ func (e *Engine) beneath(o *Outcome) *Outcome {
 	under := &Outcome{Join: o.Join, RoleState: o.RoleState}
 	under.AloneTerm, under.Fork = e.aloneTerm, e.fork
 	for _, c := range o.Changes {
-		for run, mine := range e.m.Runs(c.Extents) {
+		for run, mine := range e.m.Runs(c.Extents, dirtymap.Durable) {
 			under.Changes = appendChange(under.Changes, run, e.stateAbove(mine, c.State))
 		}
 	}

@@ -26,7 +26,7 @@ import (
 //
 //	parting    what was under way for the peer ends
 //	entering   it is made durable that the replica serves alone
-//	alone      host commands are served
+//	alone      host commands are served, also while a flush runs when the link is up
 //
 // An outcome takes effect at one node only when it is durable at both. So when the
 // link or a node fails in the middle, the next join finds either that nobody has
@@ -56,6 +56,9 @@ type join struct {
 	phase     phase
 	restarted bool // this process has not joined yet
 
+	streams int    // of the link
+	warm    uint64 // token of the flush for which quiescing waits while hosts are served; 0: none
+
 	token    uint64 // of the action that the phase waits for
 	term     uint64 // that is being made durable as one of serving alone
 	least    uint64 // as this node's greeting has it
@@ -71,7 +74,21 @@ type join struct {
 	finished bool // the peer has committed
 }
 
+// connected begins to join. Hosts that are served alone are kept waiting through the join,
+// and for the flush in it. So what they have written is flushed first, and they are served
+// meanwhile: little is left for the one that counts.
 func (e *Engine) connected(streams int) {
+	e.join.streams = streams
+	if e.join.phase == alone {
+		e.join.warm = e.begin(work{kind: workWarm})
+		e.do(Flush{Token: e.join.warm})
+		return
+	}
+	e.quiesce()
+}
+
+func (e *Engine) quiesce() {
+	e.join.warm = 0
 	if e.fault != nil {
 		e.refuse("the replica failed: " + e.fault.Error())
 		return
@@ -82,8 +99,8 @@ func (e *Engine) connected(streams int) {
 	}
 	e.setGate(false)
 	e.link++
-	e.txSeq, e.rxSeq, e.mixed = make([]uint64, streams), make([]uint64, streams), 0
-	e.join = join{phase: quiescing, restarted: e.join.restarted}
+	e.txSeq, e.rxSeq, e.mixed = make([]uint64, e.join.streams), make([]uint64, e.join.streams), 0
+	e.join = join{phase: quiescing, restarted: e.join.restarted, peer: e.join.peer}
 	if e.relaxing > 0 { // do not wait until the lazy ones are due
 		e.relaxing++
 		e.do(Log{Token: e.begin(work{kind: workRelax})})
@@ -207,7 +224,11 @@ func (e *Engine) peerStates(ev PeerStates) {
 		return
 	}
 	mine, theirs := e.sides()
+	quick := len(j.unlogged) == 0 && !mine.fresh && !theirs.fresh
 	for run, s := range ev.runs {
+		if quick && run.Count == 1 && s.WithTurn(0) == 0 && s == e.m.State(run.First) {
+			continue // in sync, as nearly all are whose neighbours differ
+		}
 		if err := e.resolveRun(run, s, mine, theirs); err != nil {
 			e.refuse(err.Error())
 			return
@@ -220,18 +241,19 @@ func (e *Engine) peerStates(ev PeerStates) {
 
 // runs yields neighbours with the same state.
 func (p PeerStates) runs(yield func(dirtymap.Range, dirtymap.State) bool) {
-	for rest := p.Extents; rest.Count > 0; {
-		n, states := rest.Count, p.States
-		if uint64(len(states)) == p.Extents.Count {
-			states = states[rest.First-p.Extents.First:]
-			if n = uint64(slices.IndexFunc(states, func(s dirtymap.State) bool { return s != states[0] })); n > rest.Count {
-				n = rest.Count // there is no other
-			}
+	if uint64(len(p.States)) != p.Extents.Count {
+		yield(p.Extents, p.States[0])
+		return
+	}
+	for i := 0; i < len(p.States); {
+		n := 1
+		for i+n < len(p.States) && p.States[i+n] == p.States[i] {
+			n++
 		}
-		if !yield(dirtymap.Range{First: rest.First, Count: n}, states[0]) {
+		if !yield(dirtymap.Range{First: p.Extents.First + uint64(i), Count: uint64(n)}, p.States[i]) {
 			return
 		}
-		rest = dirtymap.Range{First: rest.First + n, Count: rest.Count - n}
+		i += n
 	}
 }
 
@@ -252,7 +274,7 @@ func (e *Engine) sides() (mine, theirs side) {
 // resolveRun adds extents that have one state at the peer to the outcome: those together
 // that have one state here, too.
 func (e *Engine) resolveRun(r dirtymap.Range, theirs dirtymap.State, ms, ts side) error {
-	for run, mine := range e.m.Runs(r) {
+	for run, mine := range e.m.Runs(r, dirtymap.Durable) {
 		for run.Count > 0 {
 			part, unlogged := e.nextUnlogged(run)
 			if err := e.resolvePart(part, unlogged, mine, theirs, ms, ts); err != nil {
@@ -400,7 +422,7 @@ func (e *Engine) committed(current bool) {
 // earlier connection, all are that are owned.
 func (e *Engine) apply(o *Outcome) {
 	for _, c := range o.Changes {
-		for run, was := range e.m.Runs(c.Extents) {
+		for run, was := range e.m.Runs(c.Extents, dirtymap.Held) {
 			e.applyRun(run, was, c.State)
 		}
 		if e.full == nil && c.State&dirtymap.Held != 0 {

@@ -1,6 +1,7 @@
 package coherence
 
 import (
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -213,5 +214,113 @@ func (c *joinCase) check(t *testing.T, e *Engine, outcome map[uint64]dirtymap.St
 	}
 	if e.m.DirtyBlocks() != total {
 		t.Fatalf("%d dirty blocks, want %d", e.m.DirtyBlocks(), total)
+	}
+}
+
+// aloneEngine serves hosts alone.
+func aloneEngine(t *testing.T) *Engine {
+	t.Helper()
+	m := dirtymap.New(dirtymap.Geometry{Size: dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize})
+	e := New(Config{Preferred: true, Map: m, Predictor: fixedWindow{}, RoleState: RoleState{History: [16]byte{1}}, Committed: 4})
+	for _, a := range slices.Clone(e.Step(Role{Term: 2, ID: [16]byte{2}, Serve: ServeAlone})) {
+		if l, ok := a.(Log); ok {
+			e.Step(Done{Token: l.Token})
+		}
+	}
+	if !m.Serving() {
+		t.Fatal("it does not serve alone")
+	}
+	return e
+}
+
+// flushOf is the flush among actions.
+func flushOf(t *testing.T, actions []Action) Flush {
+	t.Helper()
+	for _, a := range actions {
+		if f, ok := a.(Flush); ok {
+			return f
+		}
+	}
+	t.Fatalf("no flush: %v", actions)
+	return Flush{}
+}
+
+// peerHello is the greeting of the other replica of aloneEngine's LUN.
+func peerHello(alone bool, term uint64) Event {
+	return Received{&wire.JoinHello{Size: dirtymap.BlockSize, ExtentSize: dirtymap.BlockSize, History: [16]byte{1}, Committed: 4,
+		Alone: alone, Term: term, TermID: [16]byte{byte(term)}}}
+}
+
+// TestHostsAreServedWhileTheirWritesAreFlushed: a replica that serves alone goes on when
+// the link comes up, until a flush has ended, and then flushes what was written since.
+func TestHostsAreServedWhileTheirWritesAreFlushed(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		during  []Event
+		serves  bool // until the flush has ended
+		joining bool // and joins then
+	}{
+		{name: "nothing else", serves: true, joining: true},
+		{name: "the peer greets", during: []Event{peerHello(false, 2)}, serves: true, joining: true},
+		{name: "the peer serves alone in an older term", during: []Event{peerHello(true, 1)}, serves: true, joining: true},
+		{name: "the peer serves alone in a newer term", during: []Event{peerHello(true, 3)}, joining: true},
+		{name: "the link breaks", during: []Event{Disconnected{}}, serves: true},
+		{name: "the peer refuses", during: []Event{Received{&wire.JoinRefuse{Reason: "no"}}}, serves: true},
+		{name: "only the peer is to serve", during: []Event{Role{Term: 3, ID: [16]byte{3}, Serve: ServeNone}}, joining: true},
+		{name: "it is forced", during: []Event{Role{Term: 9, ID: [16]byte{9}, Serve: ServeAlone, Forced: true}}, serves: true},
+	} {
+		e := aloneEngine(t)
+		first := flushOf(t, e.Step(Connected{Streams: 1}))
+		for _, ev := range c.during {
+			e.Step(ev)
+		}
+		if e.m.Serving() != c.serves {
+			t.Errorf("%s: serves while the flush is under way: %t", c.name, e.m.Serving())
+		}
+		e.Step(Done{Token: first.Token})
+		if joining := e.join.phase > alone; joining != c.joining || joining && e.m.Serving() {
+			t.Errorf("%s: phase %d after the flush, serves %t", c.name, e.join.phase, e.m.Serving())
+		}
+	}
+}
+
+// TestAFlushOfABrokenLinkIsForgotten: it is not what the next join waits for. A greeting
+// that comes meanwhile is kept.
+func TestAFlushOfABrokenLinkIsForgotten(t *testing.T) {
+	e := aloneEngine(t)
+	old := flushOf(t, e.Step(Connected{Streams: 1}))
+	e.Step(Disconnected{})
+	next := flushOf(t, e.Step(Connected{Streams: 2}))
+	e.Step(Done{Token: old.Token})
+	if e.join.phase != alone || !e.m.Serving() {
+		t.Fatal("the flush before has ended the wait")
+	}
+	e.Step(peerHello(false, 2))
+	quiesced := slices.Clone(e.Step(Done{Token: next.Token}))
+	if e.m.Serving() || len(e.txSeq) != 2 {
+		t.Fatalf("phase %d, %d streams", e.join.phase, len(e.txSeq))
+	}
+	e.Step(Done{Token: flushOf(t, quiesced).Token})
+	if e.join.phase != comparing {
+		t.Fatalf("phase %d after what was written since is flushed", e.join.phase)
+	}
+}
+
+// TestNothingIsHeldBackWhileAJoinFollows: the peer that has the newest data is back.
+func TestNothingIsHeldBackWhileAJoinFollows(t *testing.T) {
+	e := aloneEngine(t)
+	e.m.Set(0, dirtymap.Stale)
+	held := func(ev Event) bool {
+		return slices.ContainsFunc(e.Step(ev), func(a Action) bool { ad, ok := a.(Admit); return ok && errors.Is(ad.Err, ErrHeld) })
+	}
+	if !held(Want{Op: 1, Extents: one(0)}) {
+		t.Fatal("a command is not held back although the peer is away")
+	}
+	e.Step(Connected{Streams: 1})
+	if held(Want{Op: 2, Extents: one(0)}) || held(Tick{Now: 1}) {
+		t.Fatal("a command is held back although the peer is back")
+	}
+	if !held(Disconnected{}) && !held(Tick{Now: 2}) {
+		t.Fatal("a command waits although the peer has left again")
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // received applies a control message after checking that it is in place.
 func (e *Engine) received(m wire.Message) {
-	if e.join.phase <= alone {
+	if e.join.phase <= alone && e.join.warm == 0 {
 		return // refused; the peer may not know yet
 	}
 	switch m := m.(type) {
@@ -21,6 +21,7 @@ func (e *Engine) received(m wire.Message) {
 	case *wire.JoinHello:
 		if e.join.peer == nil {
 			e.join.peer = m
+			e.hurry(m)
 			e.greet()
 		}
 	case *wire.JoinPrepared:

@@ -179,7 +179,7 @@ func (e *Engine) HasData() bool { return e.hasData() }
 
 // Missing counts the extents whose newest data may be at the peer only. It looks at all.
 func (e *Engine) Missing() (n uint64) {
-	for run, s := range e.m.Runs(e.m.All()) {
+	for run, s := range e.m.Runs(e.m.All(), dirtymap.Stale|dirtymap.Volatile) {
 		if e.missing(s) {
 			n += run.Count
 		}
@@ -281,7 +281,7 @@ func (e *Engine) entered() {
 // peer knows nothing of, also where the extent was owned before.
 func (e *Engine) beAlone() {
 	e.join.phase, e.aloneSince = alone, e.now
-	for run, s, ok := e.m.NextOwnedRun(0); ok; run, s, ok = e.m.NextOwnedRun(run.End()) {
+	for run, s, ok := e.m.NextOwnedRun(0, dirtymap.Alone); ok; run, s, ok = e.m.NextOwnedRun(run.End(), dirtymap.Alone) {
 		if s&dirtymap.Alone == 0 {
 			e.m.ChangeRange(run, dirtymap.Logged, 0)
 		}
@@ -292,7 +292,7 @@ func (e *Engine) beAlone() {
 // endAlone takes that back when the replicas have joined: the map file knows of all that
 // is owned, and so does the peer.
 func (e *Engine) endAlone() {
-	for run, _, ok := e.m.NextOwnedRun(0); ok; run, _, ok = e.m.NextOwnedRun(run.End()) {
+	for run, _, ok := e.m.NextOwnedRun(0, 0); ok; run, _, ok = e.m.NextOwnedRun(run.End(), 0) {
 		e.m.ChangeRange(run, 0, dirtymap.Logged)
 	}
 }
@@ -337,9 +337,10 @@ func writes(en *entry) bool {
 }
 
 // hold ends the host commands that wait for an extent which only the peer has, unless it
-// may still come back in time. Ticks try again.
+// may still come back in time, or is back: the link is up, and a join follows. Ticks try
+// again.
 func (e *Engine) hold(ext uint64, en *entry) {
-	if e.now-e.aloneSince < e.role.Patience {
+	if e.now-e.aloneSince < e.role.Patience || e.join.warm != 0 {
 		return
 	}
 	waiters := en.waiters
