@@ -41,6 +41,34 @@ func (k *Keeper) Outlook(id catalog.UUID) (Outlook, error) {
 	return o, nil
 }
 
+// Unforced is why a node must not be forced to serve a LUN alone, and what to do instead;
+// empty: it may. majority, which is asked only if it matters, tells whether the nodes can
+// agree on anything.
+func (o *Outlook) Unforced(self catalog.NodeID, majority func() bool) (why, hint string) {
+	l := &o.LUN
+	switch {
+	case o.Peer == "":
+		return fmt.Sprintf("LUN %s has one replica: nobody else can serve it", l.Name), ""
+	case !o.Open:
+		return fmt.Sprintf("the replica of LUN %s at node %s is not open, or has failed", l.Name, self), "twinlun status tells why"
+	case !o.HasData:
+		return fmt.Sprintf("the replica of LUN %s at node %s is new: it has no data yet", l.Name, self), "bring the other replica back"
+	case o.Role.Forced && o.Role.Serve == failover.None:
+		return fmt.Sprintf("node %s was forced to serve LUN %s before, when others did; they go on", self, l.Name), "wait until the two replicas have been joined"
+	case o.Role.Forced:
+		return "", "" // another loss policy, perhaps
+	case o.Role.Free:
+		return fmt.Sprintf("node %s serves LUN %s alone already", self, l.Name), ""
+	case !majority():
+		return "", ""
+	case l.Serves(self):
+		return fmt.Sprintf("a majority of the nodes is there: node %s needs no force", self), "they decide within seconds who serves alone"
+	case o.Linked:
+		return fmt.Sprintf("node %s serves LUN %s, and is there", o.Peer, l.Name), "drain its site, if this one is to serve; or stop that node first, if its replica is lost"
+	}
+	return "", "" // the other one, which served alone, is gone, and nobody can take over from it
+}
+
 // Heard is when another node that shares LUNs with this one last said something; zero: not
 // since the start of this process.
 func (k *Keeper) Heard(node catalog.NodeID) time.Time {

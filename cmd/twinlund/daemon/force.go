@@ -3,12 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
-	"github.com/twinlun/twinlun/cluster/failover"
 	"github.com/twinlun/twinlun/cluster/roles"
 	"github.com/twinlun/twinlun/webui/api"
 )
@@ -59,35 +57,11 @@ func (b backend) Force(ctx context.Context, l catalog.LUN, loss *catalog.LossPol
 
 // unforced is why this node must not be forced to serve a LUN alone; nil: it may.
 func (c *cluster) unforced(ctx context.Context, o roles.Outlook) error {
-	l, self := o.LUN, c.Member().Self()
-	no := func(hint, format string, args ...any) error {
-		return &api.Problem{Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), Code: api.CodeNotFeasible,
-			Detail: fmt.Sprintf(format, args...), Hint: hint}
-	}
-	switch {
-	case o.Peer == "":
-		return no("", "LUN %s has one replica: nobody else can serve it", l.Name)
-	case !o.Open:
-		return no("twinlun status tells why", "the replica of LUN %s at node %s is not open, or has failed", l.Name, self)
-	case !o.HasData:
-		return no("bring the other replica back", "the replica of LUN %s at node %s is new: it has no data yet", l.Name, self)
-	case o.Role.Forced && o.Role.Serve == failover.None:
-		return no("wait until the two replicas have been joined", "node %s was forced to serve LUN %s before, when others did; they go on", self, l.Name)
-	case o.Role.Forced:
-		return nil // another loss policy, perhaps
-	case o.Role.Free:
-		return no("", "node %s serves LUN %s alone already", self, l.Name)
-	}
-	if !c.majority(ctx) {
+	why, hint := o.Unforced(c.Member().Self(), func() bool { return c.majority(ctx) })
+	if why == "" {
 		return nil
 	}
-	if l.Serves(self) {
-		return no("they decide within seconds who serves alone", "a majority of the nodes is there: node %s needs no force", self)
-	}
-	if o.Linked {
-		return no("drain its site, if this one is to serve; or stop that node first, if its replica is lost", "node %s serves LUN %s, and is there", o.Peer, l.Name)
-	}
-	return nil // the other one, which served alone, is gone, and nobody can take over from it
+	return &api.Problem{Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), Code: api.CodeNotFeasible, Detail: why, Hint: hint}
 }
 
 // majority tells whether a majority of the nodes can agree on anything.
