@@ -103,6 +103,7 @@ type (
 	Force struct {
 		LUN   catalog.UUID
 		Epoch catalog.UUID // random; the name of the term that begins
+		Heard uint64       // the latest term of which the replica knows: the peer may have told it of one that this node has not applied
 	}
 )
 

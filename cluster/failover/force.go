@@ -20,7 +20,7 @@ func (m *Machine) force(e Force) {
 	if l == nil || l.memo.What == Forced || m.roleOf(l).Free {
 		return
 	}
-	from := max(l.term, l.memo.Term)
+	from := max(l.term, l.memo.Term, e.Heard)
 	l.again, l.asking = 0, false
 	m.rememberForced(l, from, e.Epoch)
 	l.forced = m.cfg.mutation == forcesEarly

@@ -115,6 +115,7 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		e.LUNs[0].Chain, e.LUNs[0].Forks = chain, forks
 		return e
 	}
+	heard := Memo{Term: 1 << 32, What: Forced, From: 2, Epoch: catalog.UUID{9}}
 	epoch := []catalog.Epoch{{Term: forced.Term, ID: forced.Epoch}}
 	for name, s := range map[string]struct {
 		memos []Memo
@@ -207,14 +208,21 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		"forced": {nil, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
 			{10_010, wrote(1, Nothing), ""},
-			{10_020, Force{lunID(0), forced.Epoch}, "remember forced in 4294967296; none in 1 held"},
-			{10_030, Force{lunID(0), catalog.UUID{8}}, ""}, // once is enough
+			{10_020, Force{LUN: lunID(0), Epoch: forced.Epoch}, "remember forced in 4294967296; none in 1 held"},
+			{10_030, Force{LUN: lunID(0), Epoch: catalog.UUID{8}}, ""}, // once is enough
 			{10_040, asks, "ask 2"}, // it has no lease itself
 			{10_050, Remembered{lunID(0), forced}, "alone in 4294967296 free; propose force of 1"},
 			{10_060, Joined{lunID(0), 3}, ""},
 			{10_300, Tick{}, "propose force of 1; ask 3"},
 			{10_310, tells(6, forced.Term, 6, epoch, nil, "a"), "remember alone in 4294967296; alone in 4294967296 free; ask 4"},
 			{10_320, asks, "answer 4, applied 5, decided 6"}, // that is not on disk yet
+		}},
+		"forced, and the replica has heard of a later term": {nil, []line{
+			{10_000, applied(5, 1, 5, "a", "b"), "remember nothing in 1; together in 1 held; ask 1"},
+			{10_010, wrote(1, Nothing), ""},
+			{10_020, Force{lunID(0), heard.Epoch, heard.From}, "remember forced in 4294967296; none in 1 held"},
+			{10_030, Remembered{lunID(0), heard}, "alone in 4294967296 free"}, // and nobody can agree to that before it knows of that term
+			{10_040, applied(6, 2, 6, "b"), "propose force of 2; ask 2"},
 		}},
 		"forced before the restart, and it had taken over": {[]Memo{forced}, []line{
 			{10_000, applied(5, 1, 5, "a", "b"), "propose force of 1; ask 1"},

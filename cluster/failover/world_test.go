@@ -301,7 +301,7 @@ func (w *world) mayForce(i int) bool {
 func (w *world) force(i int) {
 	w.forced[i] = true
 	w.boot(1-i, w.n[1-i].applied, w.clock(1-i))
-	w.step(i, Force{lunID(0), forcedEpoch(i)})
+	w.step(i, Force{LUN: lunID(0), Epoch: forcedEpoch(i)})
 }
 
 // late tells whether node i was forced too late, and cannot know it yet.

@@ -126,7 +126,7 @@ func (k *Keeper) force(id catalog.UUID, loss catalog.LossPolicy) error {
 		k.setRole(l, l.given)
 		return nil
 	}
-	k.step(l.pair, failover.Force{LUN: id, Epoch: k.newEpoch()})
+	k.step(l.pair, failover.Force{LUN: id, Epoch: k.newEpoch(), Heard: l.replica.Standing().Term})
 	return nil
 }
 
