@@ -266,6 +266,7 @@ func TestKeptMap(t *testing.T) {
 func TestResolve(t *testing.T) {
 	const o, s = dirtymap.Held, dirtymap.Stale
 	fresh, blank := side{fresh: true}, side{fresh: true, blank: true}
+	forced, late := side{aloneTerm: 9}, side{aloneTerm: 9, fork: true}
 	for _, c := range []struct {
 		name   string
 		x, y   dirtymap.State
@@ -282,6 +283,8 @@ func TestResolve(t *testing.T) {
 		{name: "owner restarted", x: o.WithTurn(1), y: s.WithTurn(1), xs: side{restarted: true}, want: verdict{first: true, turn: 1}},
 		{name: "volatile owner crashed", x: (o | dirtymap.Volatile).WithTurn(1), y: s.WithTurn(1), xs: side{crashed: true}, want: verdict{turn: 2}},
 		{name: "grant that never arrived", x: s.WithTurn(2), y: s.WithTurn(1), want: verdict{first: true, turn: 3}},
+		{name: "forced, and the other one too late in a term of that number", y: (o | dirtymap.Alone).WithTurn(1), x: dirtymap.State(0).WithTurn(1), xs: late, ys: forced, want: verdict{turn: 2, tracked: true}},
+		{name: "both forced too late in terms of one number", x: dirtymap.State(0).WithTurn(1), y: (o | dirtymap.Alone).WithTurn(1), xs: late, ys: late, want: verdict{first: true, turn: 1, salvage: true}},
 		{name: "owners at once", x: o.WithTurn(1), y: o.WithTurn(1), bad: true},
 		{name: "two turns apart", x: o.WithTurn(1), y: s.WithTurn(3), bad: true},
 	} {

@@ -128,7 +128,7 @@ func (e *Engine) misfit(p *wire.JoinHello) string {
 		return fmt.Sprintf("hosts are shown blocks of %d bytes here, of %d there; configure the LUN with the same block-size at both nodes: that of the node whose replica holds data, and let the other one start with a new replica", e.cfg.BlockSize, p.BlockSize)
 	case p.Preferred == e.cfg.Preferred:
 		return "both nodes are configured as preferred, or neither is; name the same preferred node at both"
-	case p.Alone && e.role.Serve == ServeAlone && p.Term == e.role.Term, p.AloneTerm != 0 && p.AloneTerm == e.aloneTerm && p.Fork == e.fork:
+	case p.Alone && e.role.Serve == ServeAlone && p.Term == e.role.Term, p.AloneTerm != 0 && p.AloneTerm == e.aloneTerm && !p.Fork && !e.fork:
 		return fmt.Sprintf("both replicas served alone in one term, %d; decide which of them is to be kept, and move the map file of the other one away: it then joins as a new one", p.Term)
 	case p.Term == e.role.Term && p.TermID != e.role.ID:
 		return fmt.Sprintf("two different clusters: term %d of the LUN is %x here, %x there", p.Term, e.role.ID, p.TermID)

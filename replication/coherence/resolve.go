@@ -89,7 +89,7 @@ func aloneWins(x, y dirtymap.State, xs, ys side, xLost, yLost bool) (first, appl
 	}
 	if xs.aloneTerm != 0 && ys.aloneTerm != 0 || xs.fork != ys.fork {
 		newer, lost := x, xLost
-		if first = xs.aloneTerm > ys.aloneTerm; xs.fork != ys.fork {
+		if first = xs.aloneTerm >= ys.aloneTerm; xs.fork != ys.fork {
 			first = ys.fork
 		}
 		if !first {
