@@ -54,6 +54,9 @@ func (m *Machine) remembered(e Remembered) {
 		l.forced = l.forced || e.Memo == l.memo
 		return
 	}
+	if l.memo.What == Forced {
+		m.relieved(l, e.Memo)
+	}
 	l.durable = max(l.durable, e.Memo.Term)
 	last := l.writing == 0 || m.cfg.mutation == offersEarly
 	if !l.asking || !last || e.Memo != (Memo{Term: l.term, What: Offered}) {
@@ -131,7 +134,7 @@ func (m *Machine) wants(l *lun) (kind Kind, wanted bool) {
 	lost := m.now >= m.lostFrom(l)
 	switch {
 	case l.memo.What == Forced:
-		return ForceAlone, l.forced && l.term >= l.memo.From && m.applied > 0
+		return ForceAlone, l.forced && l.relief == 0 && l.term >= l.memo.From && m.applied > 0
 	case l.behind() || !l.mine:
 		return 0, false
 	case l.taking:

@@ -42,15 +42,35 @@ func (m *Machine) judge(l *lun, c *catalog.LUN) {
 	}
 	known, forked := c.Descends(catalog.Epoch{Term: l.memo.Term, ID: l.memo.Epoch})
 	switch {
+	case known && !forked && l.alone() && l.term == l.memo.Term:
+		l.free, l.forced, l.durable = true, false, 0
+		m.remember(l, Alone)
 	case known && (!forked || m.cfg.mutation != forkServes):
-		what := Nothing
-		if l.free = !forked && l.alone() && l.term == l.memo.Term; l.free {
-			what = Alone
-		}
-		l.forced, l.durable = false, 0
-		m.remember(l, what)
+		m.relieve(l)
 	case l.alone() && l.term > l.memo.From:
 		m.rememberForced(l, l.term, l.memo.Epoch)
+	}
+}
+
+// relieve has it written down that others serve now. Until that is on disk this node does not
+// follow them: after a restart it would serve by the old word once more, while what hosts were
+// told since is at both.
+func (m *Machine) relieve(l *lun) {
+	if l.relief == l.term {
+		return // it is under way
+	}
+	l.relief = l.term
+	l.writing++
+	m.do(Remember{l.id, Memo{Term: l.term, What: Nothing}})
+	if m.cfg.mutation == relievesEarly {
+		m.relieved(l, Memo{Term: l.term, What: Nothing})
+	}
+}
+
+// relieved: it is on disk, and no later one is under way.
+func (m *Machine) relieved(l *lun, memo Memo) {
+	if l.relief == memo.Term {
+		l.memo, l.forced, l.durable, l.relief = memo, false, 0, 0
 	}
 }
 
@@ -59,7 +79,7 @@ func (m *Machine) forcedRole(l *lun) Role {
 	switch {
 	case !l.forced:
 		return Role{Term: l.term}
-	case m.late(l):
+	case m.late(l) || l.relief != 0:
 		return Role{Term: l.memo.Term, Forced: true}
 	}
 	return Role{Term: l.memo.Term, Serve: ByItself, When: Always, Free: true, Forced: true}

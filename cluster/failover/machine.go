@@ -92,6 +92,7 @@ type lun struct {
 
 	memo    Memo   // as it is on disk, or under way there
 	forced  bool   // it is Forced, and that is on disk
+	relief  uint64 // of Forced: the term whose memo is under way, after which it is that no more; 0: none
 	durable uint64 // the highest term that is on disk
 	writing int    // how many Remembers are under way
 	role    Role   // as it was told
@@ -212,7 +213,7 @@ func (m *Machine) begin(l *lun, c *catalog.LUN) {
 	next := &lun{
 		id: l.id, term: c.Term, decided: c.Decided, preferred: l.preferred,
 		mine: c.Serves(m.cfg.Self), peers: c.Serves(m.cfg.Peer),
-		joined: l.joined, join: l.join, memo: l.memo, forced: l.forced, durable: l.durable, writing: l.writing, role: l.role,
+		joined: l.joined, join: l.join, memo: l.memo, forced: l.forced, relief: l.relief, durable: l.durable, writing: l.writing, role: l.role,
 		aloneFrom: m.aloneFrom(l, c), good: m.now,
 	}
 	if next.memo.Term == next.term {

@@ -233,8 +233,8 @@ func runScripts(t *testing.T, mut mutation) (wrong string) {
 		"forced too late": {[]Memo{forced}, []line{
 			{10_000, applied(6, 2, 6, "b"), "none in 4294967296 held; propose force of 1; ask 1"},
 			{10_010, asks, ""},
-			{10_020, tells(7, 2, 6, nil, epoch, "b"), "remember nothing in 2; none in 2 held; ask 2"},
-			{10_030, wrote(2, Nothing), ""},
+			{10_020, tells(7, 2, 6, nil, epoch, "b"), "remember nothing in 2; ask 2"},
+			{10_030, wrote(2, Nothing), "none in 2 held"}, // not before
 			{10_040, asks, "answer 4, applied 7, decided 6"},
 		}},
 		"forced, as the other one was": {[]Memo{forced}, []line{

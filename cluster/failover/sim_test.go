@@ -240,7 +240,7 @@ func TestMutations(t *testing.T) {
 	for name, mut := range map[string]mutation{
 		"fromAnswer": fromAnswer, "grantsOn": grantsOn, "grantsBlind": grantsBlind, "grantsAhead": grantsAhead,
 		"grantsUnread": grantsUnread, "forgets": forgets, "noWait": noWait, "offersFree": offersFree, "losesDeaf": losesDeaf,
-		"forcesEarly": forcesEarly, "forgetsForce": forgetsForce, "forkServes": forkServes,
+		"forcesEarly": forcesEarly, "forgetsForce": forgetsForce, "forkServes": forkServes, "relievesEarly": relievesEarly,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range int64(4 * *simRuns) {
@@ -252,7 +252,7 @@ func TestMutations(t *testing.T) {
 			t.Error("it was not found")
 		})
 	}
-	for name, mut := range map[string]mutation{"grantsBehind": grantsBehind, "vouchesAll": vouchesAll, "leavesBlind": leavesBlind, "offersEarly": offersEarly} {
+	for name, mut := range map[string]mutation{"grantsBehind": grantsBehind, "vouchesAll": vouchesAll, "leavesBlind": leavesBlind, "relievesEarly": relievesEarly, "offersEarly": offersEarly} {
 		if runScripts(t, mut) == "" {
 			t.Errorf("no script finds %s", name)
 		}

@@ -23,8 +23,9 @@ type world struct {
 	rates [2]int64 // of the nodes' clocks, in hundredths
 	grace Time     // Config.Grace
 
-	forced [2]bool // a node was, once
-	served [2]bool // and has answered by that
+	forced   [2]bool // a node was, once
+	served   [2]bool // and has answered by that
+	followed [2]bool // and has heard that it was too late, and followed the others
 
 	time      int64
 	log       string // agreed commands, encoded by entry.text
@@ -326,6 +327,15 @@ func (w *world) checkForced(i int) {
 	if w.served[i] && w.n[i].disk[id].What != Forced && !w.decided(i) {
 		panic(broken(fmt.Sprintf("%s has served by force, and nobody knows", names[i])))
 	}
+	if !w.forced[i] {
+		return
+	}
+	c, _ := stateAfter(upTo(w.log, w.n[i].applied)).LUN(id)
+	late := w.n[i].born && slices.ContainsFunc(c.Forks, func(e catalog.Epoch) bool { return e.ID == forcedEpoch(i) })
+	w.followed[i] = w.followed[i] || late && !r.Forced
+	if w.followed[i] && r.Forced && r.Serve != None {
+		panic(broken(fmt.Sprintf("%s serves by force again, after it was too late", names[i])))
+	}
 }
 
 // decided tells whether the cluster has made up its mind about a node that was forced; or
@@ -394,7 +404,7 @@ func (w *world) key() string {
 		num(v)
 	}
 	num(w.time, int64(len(w.log)))
-	flag(w.forced[0], w.forced[1], w.served[0], w.served[1])
+	flag(w.forced[0], w.forced[1], w.served[0], w.served[1], w.followed[0], w.followed[1])
 	b = append(b, w.log...)
 	for _, p := range w.proposals {
 		b = append(b, p.text()...)
@@ -428,7 +438,7 @@ func (w *world) key() string {
 			flag(r.Forced)
 			if l := m.luns[id]; l != nil {
 				flag(l.mine, l.peers, l.taking, l.offered, l.leaving, l.free, l.joined, l.asking, l.forced)
-				num(int64(l.term), int64(l.writing), int64(l.durable), int64(l.decided), int64(l.aloneFrom), int64(l.good), int64(l.again), int64(l.left))
+				num(int64(l.term), int64(l.relief), int64(l.writing), int64(l.durable), int64(l.decided), int64(l.aloneFrom), int64(l.good), int64(l.again), int64(l.left))
 				memo(num, l.memo)
 			}
 		}
