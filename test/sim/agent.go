@@ -29,6 +29,7 @@ type seat struct {
 	isolated bool          // from the raft group
 	reached  int           // how far in the log the site has ever come
 	memos    *memoFile
+	policy   catalog.LossPolicy // that operators have given who forced it
 }
 
 // maxDrift is how much faster or slower than time a clock is, in thousandths: two of them
@@ -142,6 +143,7 @@ func (a *agent) changed(_ catalog.UUID, r failover.Role) {
 		a.c.takes++
 	}
 	a.role = r
+	a.forcedTo(r)
 	if r.Free && r.Term == a.c.left {
 		a.hasAll()
 	}
@@ -152,10 +154,13 @@ func (a *agent) changed(_ catalog.UUID, r failover.Role) {
 
 // hasAll checks that a drained site has left nothing behind that this one does not have.
 func (a *agent) hasAll() {
-	if a.s.rep == nil || a.s.w.unsure != [2]bool{} || a.s.rep.Status().Joins != a.c.joins[a.s.no] {
+	if a.s.rep == nil || a.s.w.unsure != [2]bool{} {
 		return
 	}
-	for i := range a.s.w.hist.registers {
+	if join, _ := a.s.rep.Joined(); join != a.c.joins[a.s.no] {
+		return
+	}
+	for i := range a.s.hist().registers {
 		if off := int64(i) * sectorSize; !a.s.has(off) {
 			a.s.w.fail("site %s serves alone, since the other one has left it to it, and has not got the newest data at %d", a.s.name, off)
 			return
@@ -189,7 +194,7 @@ func (s *site) volume(rep *replication.Replica) *volume.Volume {
 // inCluster has a replica wait for the cluster's word.
 func (s *site) inCluster(rc *replication.ReplicaConfig) {
 	if s.agent != nil {
-		rc.Serve, rc.Place, rc.Joined = coherence.ServeNone, s.name, s.agent.keeper.Look
+		rc.Serve, rc.Place, rc.Joined, rc.Judge = coherence.ServeNone, s.name, s.agent.keeper.Look, s.agent.keeper.Judge(lunUUID)
 	}
 }
 

@@ -3,12 +3,10 @@ package sim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/twinlun/twinlun/cluster/catalog"
 	"github.com/twinlun/twinlun/cluster/failover"
-	"github.com/twinlun/twinlun/replication/salvage"
 )
 
 // cluster is what decides who serves: the real catalog behind a model of raft, and a real
@@ -16,12 +14,14 @@ import (
 type cluster struct {
 	w       *world
 	raft    *raft
-	founded int  // entries of the log that made the cluster; no site ever knew less
-	holds   bool // the loss policy is, or was, to hold
+	founded int                   // entries of the log that made the cluster; no site ever knew less
+	holds   bool                  // the loss policy is, or was, to hold
+	forcing bool                  // an operator is about to force a site
+	judged  map[catalog.UUID]bool // terms of forced take-overs that have been decided about
 	takes   int
 
-	// The term that began last because a drained site has left, and how often each site had
-	// joined then: a join may give that site something again.
+	// The term that began last because a drained site has left, and each site's last join then:
+	// another one may give that site something again.
 	left  uint64
 	joins [2]uint64
 }
@@ -35,7 +35,7 @@ var paces = []struct{ heartbeat, lease, preferred time.Duration }{
 }
 
 func newCluster(w *world) *cluster {
-	c := &cluster{w: w, raft: &raft{w: w, late: []int{0, 5, 40}[w.rand.IntN(3)]}}
+	c := &cluster{w: w, judged: map[catalog.UUID]bool{}, raft: &raft{w: w, late: []int{0, 5, 40}[w.rand.IntN(3)]}}
 	node := func(n byte, name catalog.NodeID) catalog.NewNode {
 		return catalog.NewNode{Name: name, Site: "site-" + string(name), Addresses: []string{string(name) + ":7480"}, Key: catalog.Hash{n}, Voter: true, Version: 1}
 	}
@@ -100,7 +100,7 @@ func (c *cluster) hasLeft(term uint64) {
 	c.left, c.joins = term, [2]uint64{}
 	for i, s := range c.w.sites {
 		if s.rep != nil {
-			c.joins[i] = s.rep.Status().Joins
+			c.joins[i], _ = s.rep.Joined()
 		}
 	}
 }
@@ -115,7 +115,7 @@ func (c *cluster) serves(s *site) bool {
 func (c *cluster) check() error {
 	for i, s := range c.w.sites {
 		a, b := s.agent, c.w.sites[1-i].agent
-		if a != nil && b != nil && a.lease != nil && b.lease != nil && a.role.Free && a.lease.Holds() && b.lease.Holds() {
+		if a != nil && b != nil && a.role.Free && a.answers() && b.answers() && !c.divided(a, b) {
 			return fmt.Errorf("site %s serves alone (%+v), and site %s answers hosts, too (%+v)", a.s.name, a.role, b.s.name, b.role)
 		}
 	}
@@ -153,6 +153,8 @@ func (c *cluster) someTrouble(s *site) bool {
 		c.w.group.Go("restarts", func() { s.again(2 + c.w.rand.IntN(5)) })
 	case n < 64:
 		c.someOrder(s, n)
+	case n < 64+c.w.shape.force && !c.forcing:
+		c.someForce(s)
 	default:
 		return false
 	}
@@ -261,16 +263,4 @@ func (s *site) again(times int) {
 		s.whenRunning(s.kill)
 		s.w.sleep(time.Second + upTo(s.w.rand, time.Second))
 	}
-}
-
-// salvaged is a salvage file that is thrown away.
-type salvaged struct{ io.Writer }
-
-func (salvaged) Commit() error  { return nil }
-func (salvaged) Discard() error { return nil }
-
-func (s *site) salvage(uint64) (salvage.File, error) {
-	s.w.tracef("site %s salvages", s.name)
-	s.w.totals.Salvages++
-	return salvaged{io.Discard}, nil
 }

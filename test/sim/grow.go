@@ -38,7 +38,6 @@ func (s *site) reopen(size int64) {
 		return
 	}
 	s.w.totals.Joins += last.Status().Joins
-	s.w.joinsAt[s.no] = 0
 	s.vol.Replace(s.volume(s.rep))
 	s.growing = false
 	if err := s.node.Add(s.rep); err != nil {

@@ -26,16 +26,25 @@ import (
 // other site had too. The destruction of a site may take everything that the other
 // one did not have. The set of values that may be there then is computed when the
 // sites have joined again; the first read decides which it was.
+//
+// When an operator forces a site, hosts may come to see two versions of the LUN; version.go
+// says what becomes of these.
 type history struct {
-	clock     int64
-	ops       map[uint64]*op
-	last      uint64
+	*record
 	registers []register
 	blocks    []blockHistory
-	sub       bool // commands may be smaller than blocks
-	ended     int
-	resets    int
-	parted    int
+	at        int64 // when this version was branched off
+}
+
+// record is what all versions of a history have in common.
+type record struct {
+	clock  int64
+	ops    map[uint64]*op
+	last   uint64
+	sub    bool // commands may be smaller than blocks
+	ended  int
+	resets int
+	parted int
 }
 
 // op is a write, as far as the history is concerned.
@@ -51,6 +60,7 @@ type op struct {
 	end    int64 // 0: not acknowledged (yet)
 	dead   bool  // it never will be: its host's node was killed
 	synced bool
+	torn   bool // from its site: that has crashed before it was
 }
 
 // register is what is known of a sector.
@@ -67,6 +77,7 @@ type value struct {
 	first int64    // end of the first command to end; forever: none has
 	last  int64    // begin of the last one to begin
 	sites uint8    // whose replica has had it, or a later one: bit by site
+	weak  uint8    // op == nil: who may have it unflushed: bit by site
 	next  *value   // an update has put it in the place of this one
 }
 
@@ -77,7 +88,7 @@ const forever = math.MaxInt64
 type blockHistory struct{ tornSince, tornUntil int64 }
 
 func newHistory(size int64, sub bool) *history {
-	h := &history{ops: map[uint64]*op{}, sub: sub, clock: 1}
+	h := &history{record: &record{ops: map[uint64]*op{}, sub: sub, clock: 1}}
 	h.registers = make([]register, size/sectorSize)
 	h.blocks = make([]blockHistory, size/dirtymap.BlockSize)
 	for i := range h.registers {
@@ -86,9 +97,9 @@ func newHistory(size int64, sub bool) *history {
 	return h
 }
 
-func (h *history) tick() int64 {
-	h.clock++
-	return h.clock
+func (r *record) tick() int64 {
+	r.clock++
+	return r.clock
 }
 
 // span is a run of sectors.
@@ -141,7 +152,7 @@ func (h *history) endWrite(o *op, s span, fua bool) error {
 func (h *history) endSync(site int, begin int64) {
 	h.ended++
 	for _, o := range h.ops {
-		if o.site == site && o.end != 0 && o.end < begin {
+		if o.site == site && o.end != 0 && o.end < begin && !o.torn {
 			o.synced = true
 		}
 	}
@@ -247,7 +258,7 @@ func (r *register) candidates(got uint64, h *history) (list []*value) {
 }
 
 // ever tells whether a value can have come from anywhere.
-func (h *history) ever(id uint64) bool { return id == 0 || h.ops[id] != nil }
+func (r *record) ever(id uint64) bool { return id == 0 || r.ops[id] != nil }
 
 func (r *register) contradiction(v *value) error { return r.contradictionOf(v, v) }
 
@@ -301,8 +312,8 @@ func (r *register) contradictionOf(v, trial *value) error {
 func (v *value) before(o *value) bool { return v.first < o.last }
 
 // kill notes that the commands under way at a site will never be answered.
-func (h *history) kill(site int) {
-	for _, o := range h.ops {
+func (r *record) kill(site int) {
+	for _, o := range r.ops {
 		o.dead = o.dead || o.site == site && o.end == 0
 	}
 }
@@ -338,13 +349,15 @@ func (h *history) destroyed(site int) {
 	}
 }
 
-// lose works out what may be left of every sector after crashes.
-func (h *history) lose(lost [2]loss) {
+// lose works out what may be left of every sector after crashes; weak says at which sites
+// that need not be flushed.
+func (h *history) lose(lost [2]loss, weak uint8) {
 	for _, o := range h.ops {
 		o.loose = o.loose || lost[0] == lossReplica || lost[1] == lossReplica
+		o.torn = o.torn || lost[o.site] != lossNone && o.end != 0 && !o.synced
 	}
 	for i := range h.registers {
-		if now := h.tick(); h.registers[i].lose(lost, now) {
+		if now := h.tick(); h.registers[i].lose(lost, weak, now) {
 			h.resets++
 			h.blocks[i/8] = blockHistory{tornSince: now, tornUntil: forever}
 		}
@@ -352,7 +365,7 @@ func (h *history) lose(lost [2]loss) {
 }
 
 // lose begins a new epoch of a register if something may be lost.
-func (r *register) lose(lost [2]loss, now int64) bool {
+func (r *register) lose(lost [2]loss, weak uint8, now int64) bool {
 	var left, live []*value
 	sure, doubt := false, false
 	for _, v := range r.values {
@@ -368,9 +381,12 @@ func (r *register) lose(lost [2]loss, now int64) bool {
 		doubt = doubt || !v.safe(lost)
 	}
 	if !doubt {
+		for _, v := range r.values {
+			v.crash(lost)
+		}
 		return false
 	}
-	epoch := &value{first: now, last: now}
+	epoch := &value{first: now, last: now, weak: weak}
 	for _, v := range left {
 		epoch.open = v.appendTo(epoch.open)
 		if v.op == nil && v.open == nil {
@@ -407,9 +423,19 @@ func (v *value) safe(lost [2]loss) bool {
 		}
 	}
 	if v.op == nil {
-		return lost[0] != lossReplica && lost[1] != lossReplica
+		at := func(site int) bool { return lost[site] == lossReplica || lost[site] == lossOS && v.weak>>site&1 == 1 }
+		return !at(0) && !at(1)
 	}
 	return v.op.synced && lost[v.op.site] != lossReplica
+}
+
+// crash notes which sites need not have a value any more: what was not flushed there.
+func (v *value) crash(lost [2]loss) {
+	for site, l := range lost {
+		if l != lossNone && !(v.op != nil && v.op.synced && v.op.site == site) {
+			v.sites &^= 1 << site
+		}
+	}
 }
 
 // superseded tells whether a value that cannot be lost surely comes behind v.

@@ -118,6 +118,21 @@ func TestLosses(t *testing.T) {
 		{"copied, and the site destroyed", func(s *story) { s.write(0); s.has(1, 0) }, [2]loss{gone, none}, []uint64{1}, []uint64{0}},
 		{"destroyed, and then the other site", func(s *story) { s.write(0); s.sync(0); s.has(1, 0); s.destroyed(0) }, [2]loss{none, gone}, []uint64{1, 0}, nil},
 		{"destroyed, copied again, and then the other site", func(s *story) { s.write(0); s.has(1, 0); s.destroyed(0); s.has(0, 0) }, [2]loss{none, gone}, []uint64{1}, []uint64{0}},
+		{"flushed only after a crash took it, and the other site destroyed", func(s *story) {
+			s.write(0)
+			s.sync(0)
+			s.write(0)
+			hasAll(s, 1)
+			s.lose([2]loss{os, none}, 0)
+			s.sync(0)
+			s.destroyed(1)
+		}, [2]loss{none, gone}, []uint64{2, 1}, []uint64{0}},
+		{"taken over, lost in a crash there, and the site destroyed", func(s *story) {
+			s.write(0)
+			hasAll(s, 1)
+			s.lose([2]loss{none, os}, 0)
+			s.destroyed(0)
+		}, [2]loss{gone, none}, []uint64{1, 0}, nil},
 		{"under way", func(s *story) { s.write(0); s.sync(0); s.beginWrite(0, block, false); s.kill(0) }, [2]loss{os, none}, []uint64{2, 1}, []uint64{0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,7 +140,7 @@ func TestLosses(t *testing.T) {
 				s := newStory(t)
 				c.tell(s)
 				copySites(s)
-				s.lose(c.lost)
+				s.lose(c.lost, 0)
 				return s, s.reads(1, s.tick(), id)
 			}
 			for _, id := range c.allow {
@@ -149,6 +164,13 @@ func TestLosses(t *testing.T) {
 	}
 }
 
+// hasAll: a site has all of a story's block.
+func hasAll(s *story, site int) {
+	for i := range s.registers {
+		s.has(site, i)
+	}
+}
+
 // copySites makes what a story says of the first sector true for its whole block.
 func copySites(s *story) {
 	for _, r := range s.registers[1:] {
@@ -158,12 +180,28 @@ func copySites(s *story) {
 	}
 }
 
+// What an operating system crash has left need not be flushed at the site that goes on; a
+// second crash may take it.
+func TestLossAfterALoss(t *testing.T) {
+	for weak, want := range map[uint8]string{0: "never there", 1: ""} {
+		s := newStory(t)
+		s.write(0)
+		s.write(1)
+		s.beginWrite(1, block, false)
+		s.kill(1)
+		hasAll(s, 0)
+		s.lose([2]loss{lossNone, lossOS}, weak) // 2, which site 0 has, or 3
+		s.lose([2]loss{lossOS, lossNone}, 0)
+		s.want(s.reads(0, s.tick(), 1), want)
+	}
+}
+
 // A block that a crash has torn stays as it is until it is written anew.
 func TestTornByACrash(t *testing.T) {
 	s := newStory(t)
 	s.write(0)
 	s.write(0)
-	s.lose([2]loss{lossOS, lossNone})
+	s.lose([2]loss{lossOS, lossNone}, 0)
 	if err := s.reads(1, s.tick(), 1, 2); err != nil {
 		t.Fatal(err)
 	}

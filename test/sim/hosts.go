@@ -34,7 +34,7 @@ func (s *site) startHosts() {
 // goes on when all others wait for the other site.
 func (s *site) peek() {
 	for ; !s.w.resting && s.host.Err() == nil; s.group.Sleep(background, upTo(s.w.rand, peekTime)) {
-		sp, begin := s.somewhere(), s.w.hist.tick()
+		sp, begin := s.somewhere(), s.hist().tick()
 		p := make([]byte, sp.bytes())
 		if done, err := s.vol.ReadNow(p, sp.off()); done && err == nil {
 			s.saw("peek", sp, p, begin)
@@ -124,7 +124,7 @@ func (s *site) refusal(err error) bool {
 }
 
 func (s *site) write(ctx context.Context, sp span) {
-	o := s.w.hist.beginWrite(s.no, sp, false)
+	o := s.hist().beginWrite(s.no, sp, false)
 	p := make([]byte, sp.bytes())
 	fill(p, o.id)
 	fua := chance(s.w.rand, s.w.shape.syncs)
@@ -134,7 +134,7 @@ func (s *site) write(ctx context.Context, sp span) {
 		s.excused(ctx, what, err)
 		return
 	}
-	s.done(what, s.w.hist.endWrite(o, sp, fua))
+	s.done(what, s.hist().endWrite(o, sp, fua))
 }
 
 // writeAt writes as the target does: what need not wait in its own task.
@@ -159,7 +159,7 @@ func (s *site) readAt(ctx context.Context, p []byte, off int64) error {
 
 func (s *site) atomic(ctx context.Context, sp span) {
 	sp.n = min(sp.n, volume.MaxUpdate/sectorSize)
-	o := s.w.hist.beginWrite(s.no, sp, false)
+	o := s.hist().beginWrite(s.no, sp, false)
 	o.atomic = true
 	p := make([]byte, sp.bytes())
 	fill(p, o.id)
@@ -171,11 +171,11 @@ func (s *site) atomic(ctx context.Context, sp span) {
 		return
 	}
 	s.w.totals.Atomics++
-	s.done(what, s.w.hist.endWrite(o, sp, fua))
+	s.done(what, s.hist().endWrite(o, sp, fua))
 }
 
 func (s *site) zero(ctx context.Context, sp span) {
-	o := s.w.hist.beginWrite(s.no, sp, true)
+	o := s.hist().beginWrite(s.no, sp, true)
 	fua := chance(s.w.rand, s.w.shape.syncs)
 	what := fmt.Sprintf("zero %d of sectors %d+%d, fua %v", o.id, sp.first, sp.n, fua)
 	s.w.tracef("%s: %s begins", s.name, what)
@@ -183,7 +183,7 @@ func (s *site) zero(ctx context.Context, sp span) {
 		s.excused(ctx, what, err)
 		return
 	}
-	s.done(what, s.w.hist.endWrite(o, sp, fua))
+	s.done(what, s.hist().endWrite(o, sp, fua))
 }
 
 // update replaces what is there, whatever it is; or, comparing, only if it still is
@@ -196,7 +196,7 @@ func (s *site) update(ctx context.Context, sp span, comparing bool) {
 			return
 		}
 	}
-	o := s.w.hist.beginUpdate(s.no, sp)
+	o := s.hist().beginUpdate(s.no, sp)
 	wrote, fua := false, chance(s.w.rand, s.w.shape.syncs)
 	what := fmt.Sprintf("update %d of sectors %d+%d, comparing %v, fua %v", o.id, sp.first, sp.n, comparing, fua)
 	s.w.tracef("%s: %s begins", s.name, what)
@@ -216,23 +216,23 @@ func (s *site) update(ctx context.Context, sp span, comparing bool) {
 		what += fmt.Sprintf(", saw %s, wrote %v", contents(saw), wrote)
 	}
 	s.w.sched.Mix(value8(saw))
-	s.done(what, s.w.hist.endUpdate(o, saw, wrote, fua, s.has))
+	s.done(what, s.hist().endUpdate(o, saw, wrote, fua, s.has))
 }
 
 func (s *site) sync(ctx context.Context) {
-	begin := s.w.hist.tick()
+	begin := s.hist().tick()
 	s.w.tracef("%s: sync begins", s.name)
 	if err := s.vol.Sync(ctx); err != nil {
 		s.excused(ctx, "sync", err)
 		return
 	}
-	s.w.hist.endSync(s.no, begin)
+	s.hist().endSync(s.no, begin)
 	s.done("sync", nil)
 }
 
 // read returns what it read, or nil.
 func (s *site) read(ctx context.Context, sp span) []byte {
-	begin := s.w.hist.tick()
+	begin := s.hist().tick()
 	p := make([]byte, sp.bytes())
 	if err := s.readAt(ctx, p, sp.off()); err != nil {
 		s.excused(ctx, fmt.Sprintf("read of sectors %d+%d (since %d)", sp.first, sp.n, begin), err)
@@ -248,7 +248,7 @@ func (s *site) saw(what string, sp span, p []byte, begin int64) {
 		what = fmt.Sprintf("%s of sectors %d+%d (since %d) = %s", what, sp.first, sp.n, begin, contents(p))
 	}
 	s.w.sched.Mix(value8(p))
-	s.done(what, s.w.hist.endRead(s.no, sp, p, begin, s.has))
+	s.done(what, s.hist().endRead(s.no, sp, p, begin, s.has))
 }
 
 func contents(p []byte) string {
@@ -262,7 +262,7 @@ func contents(p []byte) string {
 }
 
 func (s *site) done(what string, err error) {
-	s.w.tracef("%s: %s done at %d", s.name, what, s.w.hist.clock)
+	s.w.tracef("%s: %s done at %d", s.name, what, s.hist().clock)
 	if err != nil {
 		s.w.fail("site %s: %s: %v", s.name, what, err)
 	}

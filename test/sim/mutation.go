@@ -16,6 +16,8 @@ const (
 	memoEarly            // a memo is reported durable long before it is
 	toldLate             // the Keeper hears how far the log was applied before it hears who serves
 	staleTerm            // what was proposed in a term takes effect in a later one
+	forcedLate           // a take-over that was forced too late counts
+	lacksBlock           // a salvage file is without its first block
 	harmless             // none
 )
 
@@ -63,6 +65,8 @@ func (r *raft) renewed(raw []byte) []byte {
 	case *catalog.JoinBoth:
 		steps = b.LUNs
 	case *catalog.Leave:
+		steps = b.LUNs
+	case *catalog.ForceAlone:
 		steps = b.LUNs
 	}
 	for i := range steps {

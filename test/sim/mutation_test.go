@@ -18,10 +18,13 @@ func TestMutations(t *testing.T) {
 		mutation
 		script func(*world)
 	}{
-		"alwaysHolds": {alwaysHolds, staysDeaf},
-		"memoEarly":   {memoEarly, restartsIsolated},
-		"toldLate":    {toldLate, nil},
-		"staleTerm":   {staleTerm, joinsLate},
+		"alwaysHolds":       {alwaysHolds, staysDeaf},
+		"memoEarly":         {memoEarly, restartsIsolated},
+		"toldLate":          {toldLate, nil},
+		"staleTerm":         {staleTerm, joinsLate},
+		"memoEarly, forced": {memoEarly, forcesAndDies},
+		"forcedLate":        {forcedLate, forcesLate},
+		"lacksBlock":        {lacksBlock, forcesLate},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(mutationSeeds) {
@@ -39,17 +42,18 @@ func TestMutations(t *testing.T) {
 func TestScripts(t *testing.T) {
 	for name, script := range map[string]func(*world){
 		"restartsIsolated": restartsIsolated, "joinsLate": joinsLate, "drainsParted": drainsParted, "staysDeaf": staysDeaf,
+		"forcesLate": forcesLate, "forcesAndDies": forcesAndDies,
 	} {
-		takes, left := 0, 0
+		takes, left, forks, late := 0, 0, 0, 0
 		for seed := range uint64(10) {
 			r, err := Run(seed+1, Options{mutation: harmless, script: script})
 			if err != nil {
 				t.Errorf("%s, seed %d: %v", name, seed+1, err)
 			}
-			takes, left = takes+r.Takes, left+r.Left
+			takes, left, forks, late = takes+r.Takes, left+r.Left, forks+r.Forks, late+r.Late
 		}
-		if takes == 0 || name == "drainsParted" && left == 0 {
-			t.Errorf("%s: one site has served alone %d times, and has left %d times", name, takes, left)
+		if takes == 0 || name == "drainsParted" && left == 0 || name == "forcesLate" && late == 0 || name == "forcesAndDies" && forks == 0 {
+			t.Errorf("%s: one site has served alone %d times, has left %d times, was forced %d times, %d too late", name, takes, left, forks, late)
 		}
 	}
 }
@@ -133,6 +137,41 @@ func drainsParted(w *world) {
 			w.link.sever(errParted)
 			w.sleep(2 * time.Second)
 		})
+	}
+}
+
+// forcesLate: a site is forced when the other one has taken over from it.
+func forcesLate(w *world) {
+	for !w.resting {
+		w.until(w.cluster.together)
+		s, other := w.sites[1], w.sites[0]
+		s.seat.isolated, w.link.cut = true, true
+		w.link.sever(errParted)
+		w.until(func() bool { return other.agent.role.Free })
+		s.operator()
+		w.until(func() bool { return s.agent.role.Forced })
+		w.sleep(time.Second)
+		s.seat.isolated, w.link.cut = false, false
+		w.until(func() bool { return w.fork == nil })
+	}
+}
+
+// forcesAndDies: a site is forced when nobody else is there, and is killed as soon as hosts
+// are answered.
+func forcesAndDies(w *world) {
+	for !w.resting {
+		w.until(w.cluster.together)
+		s, other := w.sites[1], w.sites[0]
+		s.seat.isolated, other.seat.isolated, w.link.cut = true, true, true
+		w.link.sever(errParted)
+		w.until(func() bool { return !s.agent.Holds() })
+		s.operator()
+		w.until(func() bool { return s.agent.role.Forced && s.agent.answers() })
+		w.sleep(upTo(w.rand, 500*time.Millisecond))
+		s.whenRunning(s.kill)
+		w.sleep(2 * time.Second)
+		s.seat.isolated, other.seat.isolated, w.link.cut = false, false, false
+		w.sleep(time.Second)
 	}
 }
 

@@ -64,7 +64,8 @@ func encode(c catalog.Command) []byte {
 
 // append agrees on a command.
 func (r *raft) append(raw []byte) catalog.Result {
-	if r.w.o.mutation == staleTerm {
+	r.w.judge(raw)
+	if m := r.w.o.mutation; m == staleTerm || m == forcedLate {
 		raw = r.renewed(raw)
 	}
 	state, result, err := r.latest().Apply(uint64(len(r.log)+1), raw)

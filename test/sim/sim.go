@@ -18,6 +18,12 @@
 //   - while a site serves alone, the other one answers no host;
 //   - nobody is answered while the role of a site changes.
 //
+// Operators force sites there, too (force.go): when the other one is dead, when it goes on, or
+// both. Hosts may see two versions of the LUN then, each of which is checked (fork.go):
+//   - until one of the two cannot know what was agreed upon, and no longer;
+//   - when they join it is the right one that stays, extent by extent, at both sites;
+//   - what was acknowledged and is given up is in a salvage file, as it was.
+//
 // And at the end, when everything is healed and the hosts rest: nothing is stuck, both
 // sites serve again, nothing stays dirty, both know what hosts made of the unit, and both
 // replicas are the same, byte for byte (I3).
@@ -56,6 +62,8 @@ type Result struct {
 	// Of runs with a cluster: times that a site served alone, that data was given up, and that
 	// a drained site has left.
 	Takes, Salvages, Left int
+	Forks                 int // times that hosts of the two sites may have seen different versions
+	Late                  int // and one of them was given up for that
 }
 
 // shape is what a seed makes of the world.
@@ -82,6 +90,7 @@ type shape struct {
 	widely    bool // the product's predictor, not a random one
 	cluster   bool // which decides who serves
 	awkward   int  // of 100 of its decisions are followed by trouble at once
+	force     int  // of 100 of its troubles an operator forces a site
 }
 
 // healing is how long the end of a run may take, in virtual time.
@@ -131,6 +140,7 @@ func newShape(r *rand.Rand) shape {
 	}
 	if s.cluster = r.IntN(2) == 0; s.cluster {
 		s.awkward = []int{0, 20, 60}[r.IntN(3)]
+		s.force = []int{0, 5, 30}[r.IntN(3)]
 	}
 	if s.geo.Size > extent && extent > dirtymap.BlockSize {
 		s.geo.Size -= int64(r.IntN(int(extent/dirtymap.BlockSize))) * dirtymap.BlockSize // the last extent may be short

@@ -33,8 +33,9 @@ func TestSim(t *testing.T) {
 			r := runSeed(t, seed+1)
 			all.Crashes, all.Joins, all.Resets, all.Grown = all.Crashes+r.Crashes, all.Joins+r.Joins, all.Resets+r.Resets, all.Grown+r.Grown
 			all.Parted, all.Takes, all.Salvages = all.Parted+r.Parted, all.Takes+r.Takes, all.Salvages+r.Salvages
+			all.Forks, all.Late = all.Forks+r.Forks, all.Late+r.Late
 		}
-		if min(all.Crashes, int(all.Joins), all.Resets, all.Grown, all.Parted, all.Takes, all.Salvages) == 0 {
+		if min(all.Crashes, int(all.Joins), all.Resets, all.Grown, all.Parted, all.Takes, all.Salvages, all.Forks, all.Late) == 0 {
 			t.Errorf("something that may happen has not: %+v", all)
 		}
 	}

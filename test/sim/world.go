@@ -32,16 +32,17 @@ type world struct {
 	shape shape
 	sites [2]*site
 	link  *link
-	hist  *history
+	hists [2]*history // what hosts see at each site: one, but for a fork
 
 	cluster *cluster // nil: the two serve both, for good
 
 	resting  bool // hosts and trouble stop
 	finished bool
-	drains   bool    // a site is drained, or about to be
-	lost     [2]loss // by crashes, which is not decided yet
-	unsure   [2]bool // a site has crashed since the last join
-	joinsAt  [2]uint64
+	drains   bool      // a site is drained, or about to be
+	lost     [2]loss   // by crashes, which is not decided yet
+	unsure   [2]bool   // a site has crashed since the last join
+	joins    [2]uint64 // of each site's replica, up to now
+	forking
 
 	lastNumber uint64            // that a host has raised a unit's to
 	heard      map[uint64]uint64 // numbers that a twin has heard of, and the step
@@ -63,6 +64,7 @@ type site struct {
 	blank   bool  // the replica is all zeros
 	made    bool  // the map file was opened once
 	met     bool  // the replica was joined once: it has data
+	bare    bool  // the replica was destroyed, and not joined since
 
 	group   *simtask.Group
 	node    *replication.Node // nil: not running (yet)
@@ -84,10 +86,14 @@ func newWorld(seed uint64, o Options) *world {
 	w.shape = newShape(w.rand)
 	if o.mutation != 0 {
 		w.shape.cluster, w.shape.destroy = true, false
-		w.shape.clients, w.shape.think = 1, 100*time.Millisecond
+		w.shape.clients, w.shape.think, w.shape.force = 1, 100*time.Millisecond, 0
+		if o.script != nil || o.mutation == forcedLate || o.mutation == lacksBlock {
+			w.shape.force = 30
+		}
 	}
 	w.group = w.sched.Group("world")
-	w.hist = newHistory(w.shape.geo.Size, w.shape.subBlock)
+	w.hists[0] = newHistory(w.shape.geo.Size, w.shape.subBlock)
+	w.hists[1] = w.hists[0]
 	w.link = &link{w: w}
 	for i, name := range []string{"a", "b"} {
 		w.sites[i] = &site{
@@ -168,7 +174,6 @@ func (w *world) fail(format string, args ...any) {
 func (s *site) start() {
 	s.group = s.w.sched.Group(s.name)
 	s.wanted, s.stopped, s.growing = true, false, false
-	s.w.joinsAt[s.no] = 0
 	s.group.Go("main", s.main)
 }
 
@@ -279,7 +284,7 @@ func (p *predictor) TooWide(uint64) {}
 // kill ends the site's process, as SIGKILL does.
 func (s *site) kill() {
 	s.group.Kill()
-	s.w.hist.kill(s.no)
+	s.hist().kill(s.no)
 	if s.rep != nil {
 		s.w.totals.Joins += s.rep.Status().Joins
 	}
@@ -313,9 +318,9 @@ func (s *site) destroy() {
 	if chance(s.w.rand, 50) {
 		s.journal.reset(0)
 	}
-	s.made, s.blank, s.met = false, true, false
+	s.made, s.blank, s.met, s.bare = false, true, false, true
 	s.size = s.w.shape.start // and grows again, if the peer has
-	s.w.hist.destroyed(s.no)
+	s.w.destroyed(s)
 	s.w.crash(s, lossReplica)
 }
 
@@ -324,20 +329,26 @@ func (w *world) check() bool {
 	serving := 0
 	for i, s := range w.sites {
 		if s.rep == nil {
+			w.joins[i], w.solo[i] = 0, false
 			continue
 		}
 		st := s.rep.Status()
-		if st.Serving {
+		join, together := s.rep.Joined()
+		if together && st.Serving {
 			serving++
 		}
 		if st.LastAlarm != "" && !w.shape.destroy {
 			w.fail("alarm: %s", st.LastAlarm) // nothing here gives cause for one
 		}
-		s.met = s.met || st.Joins > 0
-		// One of them may serve for a moment when the other one has crashed again.
-		if w.unsure != [2]bool{} && st.Joins > w.joinsAt[i] {
-			w.joined()
+		if st.Joins > 0 {
+			s.met, s.bare = true, false
 		}
+		// One of them may serve for a moment when the other one has crashed again.
+		joined := st.Joins > w.joins[i]
+		if w.joins[i] = st.Joins; joined {
+			w.joined(s)
+		}
+		w.watch(s, join, st.Serving && !together)
 	}
 	if w.cluster != nil {
 		if err := w.cluster.check(); err != nil {
@@ -385,10 +396,11 @@ func invariants(a, b *dirtymap.Map) error {
 
 func (w *world) result() Result {
 	r := w.totals
-	r.Hash, r.Steps, r.Ops, r.Resets = w.sched.Hash(), w.sched.Steps(), w.hist.ended, w.hist.resets
-	r.Parted = w.hist.parted
+	hist := w.hists[0]
+	r.Hash, r.Steps, r.Ops, r.Resets = w.sched.Hash(), w.sched.Steps(), hist.ended, hist.resets
+	r.Parted = hist.parted
 	if w.cluster != nil {
-		r.Takes = w.cluster.takes
+		r.Takes, r.Forks = w.cluster.takes, w.forks
 	}
 	for _, s := range w.sites {
 		if s.rep != nil {
